@@ -1,0 +1,34 @@
+"""Structured logs: for people on a terminal, JSON lines everywhere else."""
+
+import logging
+import sys
+from typing import Any, cast
+
+import structlog
+
+
+def configure_logging(component: str, level: str = "info") -> None:
+    """Set up logging of this process. ``component`` stands in every line."""
+    structlog.contextvars.bind_contextvars(component=component)
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries log through the standard module; only what may need a person's hand passes.
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+
+
+def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger whose lines carry ``logger=name``."""
+    return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(logger=name))
