@@ -1,0 +1,143 @@
+"""Services: the spec a user writes, in the words of Docker's API, and what the cluster makes of it."""
+
+from datetime import datetime
+
+from pyswarm.common.types.base import EPOCH, Object, Version
+from pyswarm.common.types.node import Resources
+
+SECOND_NS = 1_000_000_000
+
+
+class ContainerSpec(Object):
+    """What runs. ``command`` replaces the image's entry point, ``args`` its command."""
+
+    image: str = ""
+    labels: dict[str, str] = {}
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    hostname: str = ""
+    env: tuple[str, ...] = ()
+    dir: str = ""
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    tty: bool = False
+    open_stdin: bool = False
+    read_only: bool = False
+    init: bool | None = None
+    stop_signal: str = ""
+    stop_grace_period_ns: int | None = None
+
+
+class Limit(Object):
+    """Upper bounds the engine enforces; 0 is none."""
+
+    nano_cpus: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+
+
+class ResourceRequirements(Object):
+    """``reservations`` decide where a task fits, ``limits`` what it may use."""
+
+    limits: Limit = Limit()
+    reservations: Resources = Resources()
+
+
+class RestartPolicy(Object):
+    """When an ended task is replaced: ``none``, ``on-failure`` or ``any``; None means the default."""
+
+    condition: str = "any"
+    delay_ns: int | None = None
+    max_attempts: int | None = None
+    window_ns: int | None = None
+
+    @property
+    def effective_delay_s(self) -> float:
+        """Seconds between a task's end and its replacement's start: 5 unless set."""
+        return (5 * SECOND_NS if self.delay_ns is None else self.delay_ns) / SECOND_NS
+
+
+class NetworkAttachmentConfig(Object):
+    """A network the tasks join; ``target`` is the network's id once stored."""
+
+    target: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+class TaskSpec(Object):
+    """What each task of a service is. Equal specs need no new tasks."""
+
+    container_spec: ContainerSpec = ContainerSpec()
+    resources: ResourceRequirements = ResourceRequirements()
+    restart_policy: RestartPolicy = RestartPolicy()
+    networks: tuple[NetworkAttachmentConfig, ...] = ()
+    force_update: int = 0
+    runtime: str = ""
+
+
+class ReplicatedMode(Object):
+    """A number of tasks, spread over the nodes. None is 1."""
+
+    replicas: int | None = None
+
+
+class ServiceMode(Object):
+    """Exactly one of its fields is set; only ``replicated`` exists so far."""
+
+    replicated: ReplicatedMode | None = None
+
+
+class UpdateConfig(Object):
+    """How tasks are replaced: ``parallelism`` at once (0 = all), ``delay`` between, ``order`` within a slot."""
+
+    parallelism: int = 1
+    delay_ns: int = 0
+    failure_action: str = "pause"
+    monitor_ns: int = 5 * SECOND_NS
+    max_failure_ratio: float = 0.0
+    order: str = "stop-first"
+
+
+class EndpointSpec(Object):
+    """How the service is reached."""
+
+    mode: str = ""
+
+
+class ServiceSpec(Object):
+    """What the user asked for."""
+
+    name: str = ""
+    labels: dict[str, str] = {}
+    task_template: TaskSpec = TaskSpec()
+    mode: ServiceMode = ServiceMode()
+    update_config: UpdateConfig | None = None
+    endpoint_spec: EndpointSpec | None = None
+
+    @property
+    def replicas(self) -> int:
+        """How many tasks the user wants."""
+        if self.mode.replicated is None or self.mode.replicated.replicas is None:
+            return 1
+        return self.mode.replicated.replicas
+
+
+class UpdateStatus(Object):
+    """How a rolling update is doing: ``updating``, ``paused`` or ``completed``."""
+
+    state: str = ""
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    message: str = ""
+
+
+class Service(Object):
+    """A service as stored. ``spec_version`` is the object version at which the spec last changed."""
+
+    id: str
+    version: Version = Version()
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+    spec: ServiceSpec = ServiceSpec()
+    previous_spec: ServiceSpec | None = None
+    update_status: UpdateStatus | None = None

@@ -1,0 +1,95 @@
+"""Tasks: one attempt to run one container. Never restarted, never moved; a replacement is a new task."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pyswarm.common.types.base import EPOCH, Object, Version
+from pyswarm.common.types.service import TaskSpec
+
+
+class TaskState(StrEnum):
+    """States in the order a task passes them; an observed state never goes back."""
+
+    NEW = "new"
+    PENDING = "pending"
+    ASSIGNED = "assigned"
+    ACCEPTED = "accepted"
+    PREPARING = "preparing"
+    READY = "ready"
+    STARTING = "starting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    SHUTDOWN = "shutdown"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    REMOVE = "remove"
+    ORPHANED = "orphaned"
+
+    @property
+    def rank(self) -> int:
+        """Position in the order above."""
+        return _RANK[self]
+
+    @property
+    def ended(self) -> bool:
+        """No process of this task runs any more, or ever will."""
+        return self.rank > TaskState.RUNNING.rank
+
+
+_RANK = {state: rank for rank, state in enumerate(TaskState)}
+
+
+class ContainerStatus(Object):
+    """The container behind a task, once there is one."""
+
+    container_id: str = ""
+    pid: int = 0
+    exit_code: int = 0
+
+
+class TaskStatus(Object):
+    """What was last observed. ``message`` is for people; ``err`` is why it waits or failed."""
+
+    timestamp: datetime = EPOCH
+    state: TaskState = TaskState.NEW
+    message: str = ""
+    err: str = ""
+    container_status: ContainerStatus | None = None
+
+
+class TaskNetwork(Object):
+    """An address of a task: ``addr`` carries its mask (``10.0.1.3/24``)."""
+
+    network_id: str
+    addr: str = ""
+    mac: str = ""
+
+
+class Task(Object):
+    """A task as stored. ``reason`` says why it was made; ``stop_reason`` why it was told to end."""
+
+    id: str
+    version: Version = Version()
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+    service_id: str = ""
+    service_name: str = ""
+    service_labels: dict[str, str] = {}
+    slot: int = 0
+    node_id: str = ""
+    spec: TaskSpec = TaskSpec()
+    status: TaskStatus = TaskStatus()
+    desired_state: TaskState = TaskState.RUNNING
+    networks: tuple[TaskNetwork, ...] = ()
+    reason: str = ""
+    stop_reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """``web.3``: the slot's name, shared by the tasks that follow one another in it."""
+        return f"{self.service_name}.{self.slot}"
+
+    @property
+    def container_name(self) -> str:
+        """``web.3.<id>``: the engine's name for its container, the same however often it is worked out."""
+        return f"{self.name}.{self.id}"
