@@ -10,9 +10,7 @@ import structlog
 def configure_logging(component: str, level: str = "info") -> None:
     """Set up logging of this process. ``component`` stands in every line."""
     structlog.contextvars.bind_contextvars(component=component)
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    )
+    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

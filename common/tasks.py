@@ -13,7 +13,7 @@ class TaskGroupOwner:
     """Holds the background tasks of one component.
 
     ``on_failure`` is called once for each task that ends with an exception nobody awaited; without it the
-    failure is logged with its traceback. ``stop()`` cancels all, waits for all and names those that do not end.
+    failure is logged with its traceback. ``stop()`` cancels all, waits for all, naming those stuck.
     """
 
     def __init__(self, name: str, on_failure: Callable[[str, BaseException], None] | None = None) -> None:

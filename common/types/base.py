@@ -25,7 +25,7 @@ class Object(msgspec.Struct, frozen=True, kw_only=True, rename=docker_name, omit
     """
 
 
-class Version(Object):
+class Version(Object, frozen=True):
     """The Raft index at which the object last changed; a writer must name the one it read."""
 
     index: int = 0

@@ -6,7 +6,7 @@ from pyswarm.common.types.base import EPOCH, Object, Version
 from pyswarm.common.types.service import SECOND_NS
 
 
-class ClusterSpec(Object):
+class ClusterSpec(Object, frozen=True):
     """Settings a user may change; defaults are Docker's but for the heartbeat, which is 1 s."""
 
     name: str = "default"
@@ -16,7 +16,7 @@ class ClusterSpec(Object):
     node_cert_expiry_ns: int = 90 * 24 * 3600 * SECOND_NS
 
 
-class JoinTokens(Object):
+class JoinTokens(Object, frozen=True):
     """What a node shows to become a member."""
 
     worker: str = ""
@@ -26,7 +26,7 @@ class JoinTokens(Object):
         return "JoinTokens(...)"
 
 
-class Cluster(Object):
+class Cluster(Object, frozen=True):
     """The one cluster object. Its key material is kept out of ``repr``, so that no log line can hold it."""
 
     id: str

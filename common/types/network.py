@@ -5,7 +5,7 @@ from datetime import datetime
 from pyswarm.common.types.base import EPOCH, Object, Version
 
 
-class IPAMConfig(Object):
+class IPAMConfig(Object, frozen=True):
     """A subnet the user asked for."""
 
     subnet: str = ""
@@ -13,7 +13,7 @@ class IPAMConfig(Object):
     gateway: str = ""
 
 
-class NetworkSpec(Object):
+class NetworkSpec(Object, frozen=True):
     """What the user asked for."""
 
     name: str = ""
@@ -25,7 +25,7 @@ class NetworkSpec(Object):
     options: dict[str, str] = {}
 
 
-class Network(Object):
+class Network(Object, frozen=True):
     """A network as stored. ``subnet`` and ``gateway`` (no mask) and ``vni`` come from the allocator."""
 
     id: str

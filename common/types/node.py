@@ -30,7 +30,7 @@ class NodeState(StrEnum):
     DISCONNECTED = "disconnected"
 
 
-class NodeSpec(Object):
+class NodeSpec(Object, frozen=True):
     """What the user sets on a node."""
 
     name: str = ""
@@ -39,28 +39,28 @@ class NodeSpec(Object):
     availability: NodeAvailability = NodeAvailability.ACTIVE
 
 
-class Platform(Object):
+class Platform(Object, frozen=True):
     """As the engine reports it: ``x86_64``, ``linux``."""
 
     architecture: str = ""
     os: str = ""
 
 
-class Resources(Object):
+class Resources(Object, frozen=True):
     """CPU in billionths of a core, memory in bytes; 0 is no limit or nothing reserved."""
 
     nano_cpus: int = 0
     memory_bytes: int = 0
 
 
-class EngineDescription(Object):
+class EngineDescription(Object, frozen=True):
     """The Docker Engine of a node."""
 
     engine_version: str = ""
     labels: dict[str, str] = {}
 
 
-class NodeDescription(Object):
+class NodeDescription(Object, frozen=True):
     """What a node says about itself at each session; ``engine_error`` is why its engine cannot run tasks."""
 
     hostname: str = ""
@@ -70,7 +70,7 @@ class NodeDescription(Object):
     engine_error: str = ""
 
 
-class NodeStatus(Object):
+class NodeStatus(Object, frozen=True):
     """The managers' view of a node."""
 
     state: NodeState = NodeState.UNKNOWN
@@ -78,7 +78,7 @@ class NodeStatus(Object):
     addr: str = ""
 
 
-class ManagerStatus(Object):
+class ManagerStatus(Object, frozen=True):
     """Of a manager: its address ``ip:2377``; leader and reachability are filled in when it is read."""
 
     leader: bool = False
@@ -86,7 +86,7 @@ class ManagerStatus(Object):
     addr: str = ""
 
 
-class Node(Object):
+class Node(Object, frozen=True):
     """A host that joined the cluster. ``underlay_addr`` is where other hosts' VXLAN reaches it."""
 
     id: str

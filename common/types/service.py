@@ -8,7 +8,7 @@ from pyswarm.common.types.node import Resources
 SECOND_NS = 1_000_000_000
 
 
-class ContainerSpec(Object):
+class ContainerSpec(Object, frozen=True):
     """What runs. ``command`` replaces the image's entry point, ``args`` its command."""
 
     image: str = ""
@@ -28,7 +28,7 @@ class ContainerSpec(Object):
     stop_grace_period_ns: int | None = None
 
 
-class Limit(Object):
+class Limit(Object, frozen=True):
     """Upper bounds the engine enforces; 0 is none."""
 
     nano_cpus: int = 0
@@ -36,14 +36,14 @@ class Limit(Object):
     pids: int = 0
 
 
-class ResourceRequirements(Object):
+class ResourceRequirements(Object, frozen=True):
     """``reservations`` decide where a task fits, ``limits`` what it may use."""
 
     limits: Limit = Limit()
     reservations: Resources = Resources()
 
 
-class RestartPolicy(Object):
+class RestartPolicy(Object, frozen=True):
     """When an ended task is replaced: ``none``, ``on-failure`` or ``any``; None means the default."""
 
     condition: str = "any"
@@ -57,14 +57,14 @@ class RestartPolicy(Object):
         return (5 * SECOND_NS if self.delay_ns is None else self.delay_ns) / SECOND_NS
 
 
-class NetworkAttachmentConfig(Object):
+class NetworkAttachmentConfig(Object, frozen=True):
     """A network the tasks join; ``target`` is the network's id once stored."""
 
     target: str = ""
     aliases: tuple[str, ...] = ()
 
 
-class TaskSpec(Object):
+class TaskSpec(Object, frozen=True):
     """What each task of a service is. Equal specs need no new tasks."""
 
     container_spec: ContainerSpec = ContainerSpec()
@@ -75,19 +75,19 @@ class TaskSpec(Object):
     runtime: str = ""
 
 
-class ReplicatedMode(Object):
+class ReplicatedMode(Object, frozen=True):
     """A number of tasks, spread over the nodes. None is 1."""
 
     replicas: int | None = None
 
 
-class ServiceMode(Object):
+class ServiceMode(Object, frozen=True):
     """Exactly one of its fields is set; only ``replicated`` exists so far."""
 
     replicated: ReplicatedMode | None = None
 
 
-class UpdateConfig(Object):
+class UpdateConfig(Object, frozen=True):
     """How tasks are replaced: ``parallelism`` at once (0 = all), ``delay`` between, ``order`` within a slot."""
 
     parallelism: int = 1
@@ -98,13 +98,13 @@ class UpdateConfig(Object):
     order: str = "stop-first"
 
 
-class EndpointSpec(Object):
+class EndpointSpec(Object, frozen=True):
     """How the service is reached."""
 
     mode: str = ""
 
 
-class ServiceSpec(Object):
+class ServiceSpec(Object, frozen=True):
     """What the user asked for."""
 
     name: str = ""
@@ -122,7 +122,7 @@ class ServiceSpec(Object):
         return self.mode.replicated.replicas
 
 
-class UpdateStatus(Object):
+class UpdateStatus(Object, frozen=True):
     """How a rolling update is doing: ``updating``, ``paused`` or ``completed``."""
 
     state: str = ""
@@ -131,7 +131,7 @@ class UpdateStatus(Object):
     message: str = ""
 
 
-class Service(Object):
+class Service(Object, frozen=True):
     """A service as stored. ``spec_version`` is the object version at which the spec last changed."""
 
     id: str

@@ -39,7 +39,7 @@ class TaskState(StrEnum):
 _RANK = {state: rank for rank, state in enumerate(TaskState)}
 
 
-class ContainerStatus(Object):
+class ContainerStatus(Object, frozen=True):
     """The container behind a task, once there is one."""
 
     container_id: str = ""
@@ -47,7 +47,7 @@ class ContainerStatus(Object):
     exit_code: int = 0
 
 
-class TaskStatus(Object):
+class TaskStatus(Object, frozen=True):
     """What was last observed. ``message`` is for people; ``err`` is why it waits or failed."""
 
     timestamp: datetime = EPOCH
@@ -57,7 +57,7 @@ class TaskStatus(Object):
     container_status: ContainerStatus | None = None
 
 
-class TaskNetwork(Object):
+class TaskNetwork(Object, frozen=True):
     """An address of a task: ``addr`` carries its mask (``10.0.1.3/24``)."""
 
     network_id: str
@@ -65,7 +65,7 @@ class TaskNetwork(Object):
     mac: str = ""
 
 
-class Task(Object):
+class Task(Object, frozen=True):
     """A task as stored. ``reason`` says why it was made; ``stop_reason`` why it was told to end."""
 
     id: str
