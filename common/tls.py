@@ -88,7 +88,7 @@ def peer_identity(context: "grpc.aio.ServicerContext[Any, Any]") -> PeerIdentity
     pems = context.auth_context().get("x509_pem_cert")
     if not pems:
         raise PermissionDenied("a client certificate of this swarm is required")
-    return identity_of(x509.load_pem_x509_certificate(bytes(pems[0])))
+    return identity_of(x509.load_pem_x509_certificate(bytes(next(iter(pems)))))
 
 
 @dataclass(frozen=True)

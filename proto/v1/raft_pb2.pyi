@@ -25,10 +25,12 @@ class RaftMember(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., addr: _Optional[str] = ...) -> None: ...
 
 class RaftJoinRequest(_message.Message):
-    __slots__ = ("addr",)
+    __slots__ = ("addr", "confirm")
     ADDR_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_FIELD_NUMBER: _ClassVar[int]
     addr: str
-    def __init__(self, addr: _Optional[str] = ...) -> None: ...
+    confirm: bool
+    def __init__(self, addr: _Optional[str] = ..., confirm: _Optional[bool] = ...) -> None: ...
 
 class RaftJoinReply(_message.Message):
     __slots__ = ("members",)
