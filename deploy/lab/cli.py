@@ -24,7 +24,7 @@ usage: lab [--name PREFIX] VERB
   kill HOST daemon|manager|engine|etcd [-SIGNAL]   -KILL by default; waits for the end after KILL and TERM
   start HOST daemon|engine                         and wait until it answers
   status                  what runs where
-  netns HOST              its network namespace (`sw`: the switch's)
+  netns HOST              its network namespace, found in /run/netns (`sw`: the switch's)
   datadir                 the folder with all data of all hosts
 
 PREFIX (1 to 8 of a-z0-9, default "lab") begins all names the lab makes; several labs can stand side by side.
@@ -124,10 +124,7 @@ def _show(value: Callable[[Host], object]) -> Callable[[Lab, list[str]], int]:
 
 
 def _netns(lab: Lab, arguments: list[str]) -> int:
-    if arguments == ["sw"]:
-        print(lab.switch_netns.name)
-    else:
-        print(_one_host(lab, arguments).netns.name)
+    print((lab.switch_netns if arguments == ["sw"] else _one_host(lab, arguments).netns).name)
     return 0
 
 

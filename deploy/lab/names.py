@@ -128,8 +128,8 @@ class Lab:
         return f"{self.prefix}-br"
 
     @property
-    def gateway(self) -> str:
-        """The switch's own address, the hosts' default route."""
+    def switch_address(self) -> str:
+        """The switch's own address: a client outside the cluster."""
         return f"{self.network}.254"
 
     @property

@@ -7,12 +7,9 @@ from pathlib import Path
 from .names import NETNS_DIR, Host, Lab
 from .processes import run
 
-# The switch's netfilter must not see the frames, or every packet between hosts is paid for twice. What leaves the
-# lab is answered with "prohibited", without a rate limit: a pull from a registry fails at once, not on a timeout.
-_SWITCH_SETTINGS = """
+# The switch's netfilter must not see the frames, or every packet between hosts is paid for twice.
+_NO_BRIDGE_FILTER = """
 for table in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$table" ] || echo 0 > "$table"; done
-echo 1 > /proc/sys/net/ipv4/ip_forward
-echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
 """
 
 
@@ -40,9 +37,9 @@ def _links(netns: str) -> dict[str, list[str]]:
     return {link["ifname"]: link["flags"] for link in json.loads(run("ip", "-n", netns, "-j", "link", "show"))}
 
 
-def switch_settings(lab: Lab) -> None:
+def bridge_filter_off(lab: Lab) -> None:
     """Applied again once the engines run: the first on a machine may load br_netfilter, which starts on."""
-    run("nsenter", f"--net={lab.switch_netns}", "--", "sh", "-c", _SWITCH_SETTINGS)
+    run("nsenter", f"--net={lab.switch_netns}", "--", "sh", "-c", _NO_BRIDGE_FILTER)
 
 
 def ensure_switch(lab: Lab) -> None:
@@ -53,15 +50,17 @@ def ensure_switch(lab: Lab) -> None:
     _batch(
         lab.switch_name,
         "link set lo up",
-        f"addr replace {lab.gateway}/24 dev {lab.bridge}",
+        f"addr replace {lab.switch_address}/24 dev {lab.bridge}",
         f"link set {lab.bridge} up",
-        "route replace prohibit default",
     )
-    switch_settings(lab)
+    bridge_filter_off(lab)
 
 
 def ensure_host(host: Host) -> None:
-    """The host's namespaces, and its link to the switch, up."""
+    """The host's namespaces, and its link to the switch, up.
+
+    There is no default route: nothing outside is reachable, and so a pull from a registry fails at once.
+    """
     lab = host.lab
     _ensure_netns(host.netns)
     if not _is_mounted(host.uts):
@@ -79,7 +78,6 @@ def ensure_host(host: Host) -> None:
         "link set lo up",
         f"addr replace {host.address}/24 broadcast + dev eth0",
         "link set eth0 up",
-        f"route replace default via {lab.gateway}",
     )
 
 

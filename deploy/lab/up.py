@@ -45,7 +45,7 @@ def up(lab: Lab, count: int, *, engines_only: bool) -> None:
                 result.result()
             except LabError as exc:
                 failures.append(exc)
-    network.switch_settings(lab)
+    network.bridge_filter_off(lab)
     for failure in failures[:-1]:
         print(f"lab: {failure}\n{failure.details}", file=sys.stderr)
     if failures:
