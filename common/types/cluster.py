@@ -40,6 +40,8 @@ class Cluster(Object, frozen=True):
     default_addr_pool: tuple[str, ...] = ("10.0.0.0/8",)
     subnet_size: int = 24
     data_path_port: int = 4789
+    #: When each removed node was removed: its certificate is refused from then on.
+    removed_nodes: dict[str, datetime] = {}
     #: The etcd members the managers run, as ``overlay.registry`` encodes them; empty before the first.
     etcd_plan: bytes = b""
     #: Endpoints of an etcd the user runs; when given, managers run none of their own.

@@ -1,0 +1,5 @@
+"""``python -m pyswarm.daemon``."""
+
+from pyswarm.daemon.main import main
+
+main()

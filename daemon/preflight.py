@@ -1,0 +1,58 @@
+"""What is checked before a node initialises or joins a swarm, so that it fails early, with a reason."""
+
+import errno
+import os
+import shutil
+import socket
+
+from pyswarm.common.errors import FailedPrecondition
+
+#: Program, Debian package, and whether only managers need it.
+_PROGRAMS = (
+    ("ip", "iproute2", False),
+    ("nft", "nftables", False),
+    ("setpriv", "util-linux", True),
+    ("etcd", "etcd-server", True),
+)
+
+
+def check_programs(*, manager: bool, own_etcd: bool = True) -> None:
+    """Raise FailedPrecondition naming the first program that is missing, and its package."""
+    for program, package, managers_only in _PROGRAMS:
+        if managers_only and not (manager and own_etcd):
+            continue
+        if shutil.which(program) is None:
+            raise FailedPrecondition(f"{program} is not installed: run 'apt-get install {package}' and try again")
+
+
+def check_root() -> None:
+    """Raise FailedPrecondition unless this process may make network devices."""
+    if os.geteuid() != 0:
+        raise FailedPrecondition("pyswarmd must run as root: it makes network devices and talks to the engine")
+
+
+def check_ports(*, manager: bool, data_path_port: int, own_etcd: bool = True) -> None:
+    """Raise FailedPrecondition naming the first port of pyswarm's own that something else holds."""
+    if manager:
+        wanted = [(2377, "cluster management"), (2378, "joining nodes")]
+        if own_etcd:
+            wanted += [(2379, "etcd clients"), (2380, "etcd peers")]
+        for port, purpose in wanted:
+            _check_free(socket.SOCK_STREAM, port, "tcp", purpose)
+    _check_free(socket.SOCK_DGRAM, data_path_port, "udp", "VXLAN")
+
+
+def _check_free(kind: socket.SocketKind, port: int, protocol: str, purpose: str) -> None:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if kind is socket.SOCK_STREAM:
+            # Connections of an earlier run in TIME_WAIT do not count; a listener does.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - a probe: bound and closed
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise FailedPrecondition(f"cannot use port {port}/{protocol}: {exc.strerror}") from exc
+            raise FailedPrecondition(
+                f"port {port}/{protocol}, which pyswarm needs for {purpose}, is in use on this host; "
+                f"'ss -lnp' shows by whom"
+            ) from exc

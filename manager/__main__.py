@@ -1,0 +1,5 @@
+"""``python -m pyswarm.manager``."""
+
+from pyswarm.manager.main import main
+
+main()

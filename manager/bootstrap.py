@@ -1,0 +1,47 @@
+"""The first objects of a new cluster, handed from ``swarm init`` to the manager it starts."""
+
+from pathlib import Path
+
+import msgspec
+
+from pyswarm.common.errors import FailedPrecondition
+from pyswarm.common.log import get_logger
+from pyswarm.common.types import Cluster, Node
+from pyswarm.manager.state import Store, Transaction
+
+log = get_logger("bootstrap")
+
+
+class Bootstrap(msgspec.Struct, frozen=True):
+    """Written before the manager starts, removed once the replicated store holds both objects."""
+
+    cluster: Cluster
+    node: Node
+
+
+def load_bootstrap(path: Path) -> Bootstrap | None:
+    """The bootstrap file's content, None when there is none; raises FailedPrecondition when it is damaged."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.msgpack.decode(data, type=Bootstrap)
+    except msgspec.DecodeError as exc:
+        raise FailedPrecondition(f"{path} is damaged: {exc}; leave the swarm and initialise it again") from exc
+
+
+async def store_bootstrap(store: Store, path: Path) -> None:
+    """On the first leader: make the objects part of the store, unless an earlier attempt did. Then forget the file."""
+    bootstrap = load_bootstrap(path)
+    if bootstrap is None:
+        return
+
+    def create(tx: Transaction) -> None:
+        if tx.view.cluster is None:
+            tx.create(bootstrap.cluster)
+            tx.create(bootstrap.node)
+
+    await store.update(create, reason="swarm init")
+    path.unlink(missing_ok=True)
+    log.info("cluster initialised", cluster=bootstrap.cluster.id, node=bootstrap.node.id)

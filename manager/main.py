@@ -1,0 +1,93 @@
+"""The manager process of a node: Raft, the store, the services on 2377 and 2378, and the leader's loops."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from pyswarm.common.childmetrics import new_registry, serve_child_metrics
+from pyswarm.common.clock import SystemClock
+from pyswarm.common.errors import PyswarmError, Unavailable
+from pyswarm.common.filelock import take_lock
+from pyswarm.common.log import configure_logging, get_logger
+from pyswarm.common.parentpipe import watch_parent
+from pyswarm.common.tls import TLSIdentity
+from pyswarm.manager.manager import Manager, ManagerConfig
+
+log = get_logger("manager")
+
+#: The daemon does not restart a manager that says that a restart cannot help.
+EXIT_FATAL = 78
+
+
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """What the daemon passes; nobody else starts a manager."""
+    parser = argparse.ArgumentParser(prog="python -m pyswarm.manager", description="Started by pyswarmd.")
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--certs-dir", required=True)
+    parser.add_argument(
+        "--listen", required=True, help="ip:port of the services; joining listens on the next port"
+    )
+    parser.add_argument("--advertise", required=True, help="ip:port under which other managers reach this one")
+    parser.add_argument("--metrics-socket", required=True)
+    parser.add_argument("--peer", action="append", default=[], help="ip:port of a manager known to the daemon")
+    parser.add_argument("--parent-pipe", type=int, required=True)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    args = parse_args(sys.argv[1:] if argv is None else argv)
+    configure_logging("manager")
+    try:
+        uvloop.run(run(args))
+    except Unavailable as exc:
+        log.error("manager cannot run now", reason=str(exc))
+        sys.exit(1)
+    except PyswarmError as exc:
+        log.error("manager cannot run", reason=str(exc))
+        sys.exit(EXIT_FATAL)
+
+
+async def run(args: argparse.Namespace) -> None:
+    """Run until SIGTERM, or until the daemon is gone."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    watch_parent(args.parent_pipe, stop.set)
+    data_dir = Path(args.data_dir)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = await take_lock(data_dir / "lock", "manager")
+    registry = new_registry("manager")
+    metrics = await serve_child_metrics(registry, args.metrics_socket)
+    manager = Manager(
+        ManagerConfig(
+            data_dir=data_dir,
+            listen=args.listen,
+            advertise=args.advertise,
+            peers=tuple(args.peer),
+        ),
+        identity=TLSIdentity.load(args.certs_dir),
+        clock=SystemClock(),
+        registry=registry,
+    )
+    try:
+        starting = loop.create_task(manager.start(), name="manager.start")
+        stopping = loop.create_task(stop.wait(), name="manager.wait-for-stop")
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+        else:
+            starting.result()
+        await stopping
+    finally:
+        await manager.stop()
+        await metrics.cleanup()
+        os.close(lock)

@@ -1,0 +1,90 @@
+"""The leader's loop that keeps the overlay's registry equal to the store."""
+
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from pyswarm.common.clock import Clock
+from pyswarm.common.log import get_logger
+from pyswarm.manager.overlayplan import overlay_state
+from pyswarm.manager.state import ResyncRequired, Store, Watch
+from pyswarm.overlay.registry.errors import RegistryError, RegistryFenced
+from pyswarm.overlay.registry.writer import RegistryWriter
+
+log = get_logger("overlaysync")
+
+#: Changes of one moment (a scaled service) become one write.
+DEBOUNCE_S = 0.03
+RETRY_S = 0.5
+#: However quiet the store is, what etcd holds is compared with it this often.
+FULL_SYNC_S = 60.0
+
+
+class OverlaySync:
+    """``fence`` is this leadership's (term, index): a deposed leader's writes are refused by etcd."""
+
+    def __init__(
+        self,
+        store: Store,
+        writer: RegistryWriter,
+        fence: Callable[[], tuple[int, int]],
+        clock: Clock,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._fence = fence
+        self._clock = clock
+        self._failing = False
+        self._up_to_date = Gauge(
+            "pyswarm_overlaysync_up_to_date", "1 while etcd holds what the store says", registry=registry
+        )
+        self._writes = Counter("pyswarm_overlaysync_entries", "Entries written to etcd", ["op"], registry=registry)
+
+    async def run(self) -> None:
+        """Write the difference, then wait for the next change of the store."""
+        self._writer.invalidate()
+        while True:
+            watch = self._store.watch()
+            try:
+                await self._sync_until_done()
+                await self._follow(watch)
+            except ResyncRequired:
+                continue
+            finally:
+                watch.close()
+
+    async def _follow(self, watch: Watch) -> None:
+        changes = aiter(watch)
+        while True:
+            try:
+                async with asyncio.timeout(FULL_SYNC_S):
+                    await anext(changes)
+            except TimeoutError:
+                self._writer.invalidate()
+            await self._clock.sleep(DEBOUNCE_S)
+            await self._sync_until_done()
+
+    async def _sync_until_done(self) -> None:
+        while not await self._sync():
+            await self._clock.sleep(RETRY_S)
+
+    async def _sync(self) -> bool:
+        try:
+            result = await self._writer.sync(overlay_state(self._store.view), self._fence())
+        except RegistryFenced:
+            raise
+        except RegistryError as exc:
+            self._up_to_date.set(0)
+            if not self._failing:
+                log.warning("etcd cannot be written; hosts keep what they have", reason=str(exc))
+            self._failing = True
+            return False
+        if self._failing:
+            log.info("etcd is written again")
+        self._failing = False
+        self._up_to_date.set(1)
+        self._writes.labels("put").inc(result.puts)
+        self._writes.labels("delete").inc(result.deletes)
+        return True
