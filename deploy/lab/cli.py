@@ -8,12 +8,13 @@ from collections.abc import Callable
 from . import daemon, network, state
 from .errors import LabError
 from .names import DEFAULT_PREFIX, MAX_HOSTS, Host, Lab, lab_of
-from .processes import clean_environment, enter, recorded_pid, send, wait_until
+from .processes import clean_environment, enter, in_host, recorded_pid, send, wait_until
 
 USAGE = """\
 usage: lab [--name PREFIX] VERB
 
-  up N [--engines-only]   make hosts h1..hN, or start what is missing of them; waits until they are ready
+  up N [--engines-only]   make hosts h1..hN, or start what is missing of them; waits until they are ready.
+                          Links that were cut are healed; a larger lab keeps its hosts
   down                    stop and remove everything of the lab
   exec HOST -- CMD...     run a command on a host (DOCKER_HOST and PYSWARM_HOST point at its API socket)
   ip HOST                 its address
@@ -106,6 +107,8 @@ def _exec(lab: Lab, arguments: list[str]) -> int:
     if len(arguments) < 3 or arguments[1] != "--":
         raise LabError("exec HOST -- CMD...")
     host = state.find_host(lab, arguments[0])
+    if not (network.is_mounted(host.netns) and network.is_mounted(host.uts)):
+        raise LabError(f"{host.name} is not up: run 'lab --name {lab.prefix} up {state.host_count(lab)}'")
     env = clean_environment()
     env["DOCKER_HOST"] = env["PYSWARM_HOST"] = f"unix://{host.api_socket}"
     argv = [*enter(host), *arguments[2:]]
@@ -144,26 +147,18 @@ def _kill(lab: Lab, arguments: list[str]) -> int:
         raise LabError("kill HOST daemon|manager|engine|etcd [-SIGNAL]")
     host = state.find_host(lab, arguments[0])
     number = _signal(arguments[2]) if len(arguments) == 3 else signal.SIGKILL
-    if what == "daemon":
-        pid = daemon.daemon_pid(host)
-    else:
-        pid = recorded_pid(host, {"engine": "dockerd"}.get(what, what))
+    pid = recorded_pid(host, {"engine": "dockerd", "daemon": "pyswarmd"}.get(what, what))
     if pid is None:
         raise LabError(f"{host.name}: no {what} is running")
     # With the daemon its children end: a start right after must not find them still holding sockets and ports.
-    family = [] if what != "daemon" else [child for name in daemon.FAMILY if (child := recorded_pid(host, name))]
+    children = [recorded_pid(host, name) for name in daemon.CHILDREN] if what == "daemon" else []
     send(pid, number)
     if number in (signal.SIGKILL, signal.SIGTERM):
-        for waited in {pid, *family}:
-            _wait_gone(host, waited, what)
+        doomed = [each for each in (pid, *children) if each is not None]
+        if not wait_until(lambda: not any(in_host(each, host) for each in doomed), STOP_LIMIT_S):
+            left = " ".join(str(each) for each in doomed if in_host(each, host))
+            raise LabError(f"{host.name}: {what} has not ended after {STOP_LIMIT_S:g} s; still there: {left}")
     return 0
-
-
-def _wait_gone(host: Host, pid: int, what: str) -> None:
-    from .processes import in_host
-
-    if not wait_until(lambda: not in_host(pid, host), STOP_LIMIT_S):
-        raise LabError(f"{host.name}: process {pid} ({what}) has not ended after {STOP_LIMIT_S:g} s")
 
 
 def _signal(text: str) -> signal.Signals:
@@ -198,7 +193,7 @@ def _status(lab: Lab, arguments: list[str]) -> int:
     for host in hosts:
         pids = [
             recorded_pid(host, "dockerd"),
-            daemon.daemon_pid(host),
+            recorded_pid(host, "pyswarmd"),
             recorded_pid(host, "manager"),
             recorded_pid(host, "etcd"),
         ]

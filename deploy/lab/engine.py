@@ -6,10 +6,11 @@ child would die with it, whereas on a real host containers and containerd outliv
 
 import json
 import re
+from pathlib import Path
 
 from . import probe
 from .names import Host
-from .processes import recorded_pid, run, spawn, wait_started
+from .processes import ensure_running, run
 
 CONTAINERD_LIMIT_S = 30.0
 ENGINE_LIMIT_S = 60.0
@@ -42,11 +43,16 @@ def engine_version() -> tuple[int, ...]:
     return tuple(int(part) for part in found.groups()) if found else (0,)
 
 
+def _own_pid_file(host: Host) -> Path:
+    """dockerd's own; by default it would be the machine's."""
+    return host.folder / "engine.pid"
+
+
 def _engine_config(host: Host) -> dict[str, object]:
     config: dict[str, object] = {
         "data-root": str(host.folder / "engine"),
         "exec-root": str(host.folder / "exec"),
-        "pidfile": str(host.pid_file("dockerd")),
+        "pidfile": str(_own_pid_file(host)),
         "hosts": [f"unix://{host.engine_socket}"],
         "containerd": str(host.containerd_socket),
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
@@ -60,34 +66,27 @@ def _engine_config(host: Host) -> dict[str, object]:
 
 
 def ensure_containerd(host: Host) -> None:
-    if recorded_pid(host, "containerd") and probe.accepts(host.containerd_socket):
-        return
-    folder = host.folder / "containerd"
-    folder.mkdir(exist_ok=True)
-    config = folder / "config.toml"
-    config.write_text(_CONTAINERD_CONFIG.format(folder=folder, socket=host.containerd_socket))
-    log = host.log("containerd")
-    process = spawn(host, log, ["containerd", "--config", str(config)])
-    host.pid_file("containerd").write_text(f"{process.pid}\n")
-    wait_started(
-        process,
-        lambda: probe.accepts(host.containerd_socket),
-        CONTAINERD_LIMIT_S,
-        f"{host.name}: containerd",
-        log,
-    )
+    """Start containerd unless it runs, and wait until it accepts connections."""
+
+    def command() -> list[str]:
+        folder = host.folder / "containerd"
+        folder.mkdir(exist_ok=True)
+        config = folder / "config.toml"
+        config.write_text(_CONTAINERD_CONFIG.format(folder=folder, socket=host.containerd_socket))
+        return ["containerd", "--config", str(config)]
+
+    ensure_running(host, "containerd", command, lambda: probe.accepts(host.containerd_socket), CONTAINERD_LIMIT_S)
 
 
 def ensure_engine(host: Host) -> bool:
-    """Start the engine unless it answers, and wait until it does; True if it was started."""
-    if recorded_pid(host, "dockerd") and probe.pings(host.engine_socket):
-        return False
+    """Start the engine unless it runs, and wait until it answers; True if it was started."""
     ensure_containerd(host)
-    config = host.folder / "daemon.json"
-    config.write_text(json.dumps(_engine_config(host), indent=2) + "\n")
-    # dockerd refuses to start when any process has the pid in a file left behind.
-    host.pid_file("dockerd").unlink(missing_ok=True)
-    log = host.log("dockerd")
-    process = spawn(host, log, ["dockerd", "--config-file", str(config)])
-    wait_started(process, lambda: probe.pings(host.engine_socket), ENGINE_LIMIT_S, f"{host.name}: the engine", log)
-    return True
+
+    def command() -> list[str]:
+        # dockerd refuses to start when any process has the pid in a file left behind.
+        _own_pid_file(host).unlink(missing_ok=True)
+        config = host.folder / "daemon.json"
+        config.write_text(json.dumps(_engine_config(host), indent=2) + "\n")
+        return ["dockerd", "--config-file", str(config)]
+
+    return ensure_running(host, "dockerd", command, lambda: probe.pings(host.engine_socket), ENGINE_LIMIT_S)

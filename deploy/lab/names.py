@@ -80,8 +80,8 @@ class Host:
         return self.folder / f"{program}.log"
 
     def pid_file(self, program: str) -> Path:
-        """Where the pid of a process of this host is recorded: the daemon writes those of its own family."""
-        if program in ("containerd", "dockerd", "daemon"):
+        """Where a process's pid is recorded: by the lab for what it starts, by the daemon for its children."""
+        if program in ("containerd", "dockerd", "pyswarmd"):
             return self.folder / f"{program}.pid"
         return self.run_dir / f"{program}.pid"
 

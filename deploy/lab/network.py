@@ -13,7 +13,8 @@ for table in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$table" ] || echo
 """
 
 
-def _is_mounted(path: Path) -> bool:
+def is_mounted(path: Path) -> bool:
+    """Whether a namespace is mounted here."""
     try:
         return os.stat(path).st_dev != os.stat(path.parent).st_dev
     except FileNotFoundError:
@@ -22,7 +23,7 @@ def _is_mounted(path: Path) -> bool:
 
 def _ensure_netns(path: Path) -> None:
     """Make a network namespace unless it exists. An interrupted attempt leaves a plain file."""
-    if _is_mounted(path):
+    if is_mounted(path):
         return
     path.unlink(missing_ok=True)
     run("ip", "netns", "add", path.name)
@@ -63,7 +64,7 @@ def ensure_host(host: Host) -> None:
     """
     lab = host.lab
     _ensure_netns(host.netns)
-    if not _is_mounted(host.uts):
+    if not is_mounted(host.uts):
         host.uts.touch()
         run("unshare", f"--uts={host.uts}", "--", "hostname", host.name)
     # Both ends of a veth go together, so the host's end tells.
@@ -88,7 +89,7 @@ def set_link(host: Host, up: bool) -> None:
 
 def link_is_up(host: Host) -> bool | None:
     """Whether the host's port on the switch is up; None without one."""
-    if not _is_mounted(host.lab.switch_netns):
+    if not is_mounted(host.lab.switch_netns):
         return None
     flags = _links(host.lab.switch_name).get(host.kernel_name)
     return None if flags is None else "UP" in flags
@@ -104,6 +105,6 @@ def namespaces(lab: Lab) -> list[Path]:
 def remove_namespaces(lab: Lab) -> None:
     """The links in them go too."""
     for path in namespaces(lab):
-        if _is_mounted(path):
+        if is_mounted(path):
             run("ip", "netns", "del", path.name)
         path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .errors import LabError
@@ -49,11 +49,15 @@ def enter(host: Host) -> list[str]:
     return ["nsenter", f"--net={host.netns}", f"--uts={host.uts}", "--"]
 
 
-def spawn(host: Host, log: Path, argv: list[str]) -> subprocess.Popen[bytes]:
-    """Start a process on a host that outlives the lab tool. nsenter execs, so the pid is the program's own."""
-    with open(log, "ab") as output:
+def spawn(host: Host, program: str, argv: list[str]) -> subprocess.Popen[bytes]:
+    """Start a process on a host that outlives the lab tool.
+
+    It records its pid itself before it becomes the program, so that a lab tool killed right now loses no process.
+    """
+    record = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(host.pid_file(program))]
+    with open(host.log(program), "ab") as output:
         return subprocess.Popen(
-            [*enter(host), *argv],
+            [*enter(host), *record, *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -82,20 +86,6 @@ def wait_until(ready: Callable[[], bool], limit_s: float) -> bool:
     return True
 
 
-def wait_started(
-    process: subprocess.Popen[bytes], ready: Callable[[], bool], limit_s: float, what: str, log: Path
-) -> None:
-    """Wait until a spawned process is ready; the end of its log explains why it is not."""
-
-    def ready_or_dead() -> bool:
-        return process.poll() is not None or ready()
-
-    if not wait_until(ready_or_dead, limit_s):
-        raise LabError(f"{what} is not ready after {limit_s:g} s", tail(log))
-    if process.poll() is not None:
-        raise LabError(f"{what} ended with exit code {process.returncode}", tail(log))
-
-
 def _inode(path: str | Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
@@ -119,6 +109,30 @@ def recorded_pid(host: Host, program: str) -> int | None:
     return pid if in_host(pid, host) else None
 
 
+def ensure_running(
+    host: Host, program: str, argv: Callable[[], list[str]], ready: Callable[[], bool], limit_s: float
+) -> bool:
+    """Have a program run on a host, and wait until it is ready; True if it was started.
+
+    One that runs already is waited for: another beside it would only be in its way. The end of its log explains a
+    failure.
+    """
+    log = host.log(program)
+    if pid := recorded_pid(host, program):
+        if not wait_until(lambda: ready() or not in_host(pid, host), limit_s):
+            raise LabError(
+                f"{host.name}: {program} runs (pid {pid}) but has not answered for {limit_s:g} s", tail(log)
+            )
+        if in_host(pid, host):
+            return False
+    process = spawn(host, program, argv())
+    if not wait_until(lambda: process.poll() is not None or ready(), limit_s):
+        raise LabError(f"{host.name}: {program} is not ready after {limit_s:g} s", tail(log))
+    if process.poll() is not None:
+        raise LabError(f"{host.name}: {program} ended with exit code {process.returncode}", tail(log))
+    return True
+
+
 def _ancestry() -> set[int]:
     """This process and those that started it, which no clean-up may end."""
     line: set[int] = set()
@@ -133,17 +147,30 @@ def _ancestry() -> set[int]:
     return line
 
 
-def lab_processes(lab: Lab, namespaces: Iterable[Path], exclude_self: bool = True) -> list[int]:
-    """Every live process in one of the lab's network namespaces or cgroups."""
+def lab_processes(lab: Lab, namespaces: Sequence[Path]) -> list[int]:
+    """Every live process in one of the lab's network namespaces or cgroups, except this one's own line."""
     inodes = {inode for path in namespaces if (inode := _inode(path)) is not None}
-    spared = _ancestry() if exclude_self else set()
+    spared = _ancestry()
     found: list[int] = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) in spared:
             continue
-        if _inode(f"/proc/{entry}/ns/net") in inodes or _in_lab_cgroup(entry, lab):
+        if (
+            _inode(f"/proc/{entry}/ns/net") in inodes
+            or _in_lab_cgroup(entry, lab)
+            or _is_entering(entry, namespaces)
+        ):
             found.append(int(entry))
     return found
+
+
+def _is_entering(pid: str, namespaces: Sequence[Path]) -> bool:
+    """Whether this is an nsenter about to enter one of the namespaces, as after an `up` that was just killed."""
+    try:
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 2)
+    except OSError:
+        return False
+    return argv[0] == b"nsenter" and any(argv[1] == b"--net=" + os.fsencode(path) for path in namespaces)
 
 
 def _in_lab_cgroup(pid: str, lab: Lab) -> bool:

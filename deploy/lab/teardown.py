@@ -8,10 +8,9 @@ import signal
 from pathlib import Path
 
 from . import network, state
-from .daemon import daemon_pid
 from .errors import LabError
-from .names import Lab
-from .processes import lab_processes, send, wait_until
+from .names import Host, Lab
+from .processes import lab_processes, recorded_pid, send, wait_until
 
 TERM_LIMIT_S = 5.0
 KILL_LIMIT_S = 10.0
@@ -49,15 +48,15 @@ def _remove(entry: Path) -> None:
 
 def _stop_daemons(lab: Lab) -> None:
     """Daemons may close their files; a stopped (SIGSTOP) one is continued so that it can."""
-    pids = [pid for host in _possible_hosts(lab) if (pid := daemon_pid(host))]
-    for pid in pids:
+    hosts = _possible_hosts(lab)
+    for pid in [pid for host in hosts if (pid := recorded_pid(host, "pyswarmd"))]:
         send(pid, signal.SIGTERM)
         send(pid, signal.SIGCONT)
-    hosts = _possible_hosts(lab)
-    wait_until(lambda: not any(daemon_pid(host) for host in hosts), TERM_LIMIT_S)
+    wait_until(lambda: not any(recorded_pid(host, "pyswarmd") for host in hosts), TERM_LIMIT_S)
 
 
-def _possible_hosts(lab: Lab) -> list["network.Host"]:
+def _possible_hosts(lab: Lab) -> list[Host]:
+    """The hosts that have a namespace, whatever is recorded."""
     numbers = {int(path.name.rpartition("-h")[2]) for path in network.namespaces(lab) if path != lab.switch_netns}
     return [lab.host(number) for number in sorted(numbers)]
 
