@@ -21,7 +21,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def down(lab: Lab) -> None:
     """Stop everything of the lab and leave nothing of it. Called with the lab locked."""
     owned = state.owns_folder(lab)  # a foreign folder is refused before anything is stopped
-    _stop_daemons(lab)
+    _stop(lab, "pyswarmd", signal.SIGTERM, TERM_LIMIT_S)
+    # Before the shims: a containerd that sees its shims end forgets where their sockets were.
+    _stop(lab, "containerd", signal.SIGKILL, KILL_LIMIT_S)
     _kill_processes(lab)
     shims = _shim_sockets(lab)
     _unmount(lab)
@@ -46,13 +48,13 @@ def _remove(entry: Path) -> None:
         entry.unlink()
 
 
-def _stop_daemons(lab: Lab) -> None:
-    """Daemons may close their files; a stopped (SIGSTOP) one is continued so that it can."""
+def _stop(lab: Lab, program: str, number: signal.Signals, limit_s: float) -> None:
+    """Signal a program on all hosts, and wait; one stopped by SIGSTOP is continued, so that it can end."""
     hosts = _possible_hosts(lab)
-    for pid in [pid for host in hosts if (pid := recorded_pid(host, "pyswarmd"))]:
-        send(pid, signal.SIGTERM)
+    for pid in [pid for host in hosts if (pid := recorded_pid(host, program))]:
+        send(pid, number)
         send(pid, signal.SIGCONT)
-    wait_until(lambda: not any(recorded_pid(host, "pyswarmd") for host in hosts), TERM_LIMIT_S)
+    wait_until(lambda: not any(recorded_pid(host, program) for host in hosts), limit_s)
 
 
 def _possible_hosts(lab: Lab) -> list[Host]:

@@ -104,10 +104,16 @@ def test_two_hosts_from_up_to_down(lab: Lab, attempt: str) -> None:
     lab.start("h2", "engine")
     assert lab.docker("h2", *inspect).stdout == before
 
+    shims = lab.datadir.glob("h*/containerd/state/*/*/*/address")
+    sockets = [Path(address.read_text().strip().removeprefix("unix://")) for address in shims]
+    assert sockets
+    assert all(socket.exists() for socket in sockets)
+
     identities = {lab.docker(host, "info", "--format", "{{.ID}} {{.Name}}").stdout for host in ("h1", "h2")}
     assert len(identities) == 2
     lab.down()
     assert remains(lab) == []
+    assert not any(socket.exists() for socket in sockets)
 
 
 def test_daemons_are_started_killed_and_started_again(lab: Lab) -> None:
