@@ -1,0 +1,95 @@
+"""Who may call what on the cluster's port, in one table, and the interceptor that holds every call to it."""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from pyswarm.common.errors import PermissionDenied
+from pyswarm.common.tls import PeerIdentity, peer_identity
+from pyswarm.proto.errors import abort_with
+
+_MANAGERS = frozenset({"manager"})
+_ALL = frozenset({"manager", "worker"})
+
+#: Every method served on the cluster's port and the roles that may call it. What is not listed is refused.
+ROLES: dict[str, frozenset[str]] = {
+    "/pyswarm.v1.Control/Get": _MANAGERS,
+    "/pyswarm.v1.Control/List": _MANAGERS,
+    "/pyswarm.v1.Control/CreateService": _MANAGERS,
+    "/pyswarm.v1.Control/UpdateService": _MANAGERS,
+    "/pyswarm.v1.Control/RemoveService": _MANAGERS,
+    "/pyswarm.v1.Control/CreateNetwork": _MANAGERS,
+    "/pyswarm.v1.Control/RemoveNetwork": _MANAGERS,
+    "/pyswarm.v1.Control/UpdateNode": _MANAGERS,
+    "/pyswarm.v1.Control/RemoveNode": _MANAGERS,
+    "/pyswarm.v1.Control/UpdateCluster": _MANAGERS,
+    "/pyswarm.v1.Dispatcher/Session": _ALL,
+    "/pyswarm.v1.Dispatcher/Heartbeat": _ALL,
+    "/pyswarm.v1.Dispatcher/Assignments": _ALL,
+    "/pyswarm.v1.Dispatcher/UpdateTaskStatus": _ALL,
+    "/pyswarm.v1.CA/Renew": _ALL,
+    "/pyswarm.v1.Raft/Stream": _MANAGERS,
+    "/pyswarm.v1.Raft/Join": _MANAGERS,
+    "/pyswarm.v1.Raft/Leave": _MANAGERS,
+}
+
+if TYPE_CHECKING:
+    _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:  # generic in its stubs only
+    _Interceptor = grpc.aio.ServerInterceptor
+
+
+class RoleInterceptor(_Interceptor):
+    """Refuses a call unless its certificate is of this cluster, its node a member, and its role in the table.
+
+    ``is_removed`` tells of a node that was removed from the cluster; its certificate has not run out yet.
+    """
+
+    def __init__(self, cluster_id: str, is_removed: Callable[[str], bool]) -> None:
+        self._cluster_id = cluster_id
+        self._is_removed = is_removed
+
+    def _check(self, method: str, peer: PeerIdentity) -> None:
+        if peer.cluster_id != self._cluster_id:
+            raise PermissionDenied("the certificate is of another swarm")
+        if self._is_removed(peer.node_id):
+            raise PermissionDenied(f"node {peer.node_id} was removed from the swarm")
+        if peer.role not in ROLES.get(method, frozenset()):
+            raise PermissionDenied(f"a {peer.role} may not call {method.rpartition('/')[2]}")
+
+    async def _admit(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        try:
+            self._check(method, peer_identity(context))
+        except PermissionDenied as exc:
+            await abort_with(context, exc)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Put the check before the method's own code: only there is the caller's certificate known."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+        async def reply(request: Any, context: Any) -> Any:
+            await self._admit(method, context)
+            return await inner(request, context)
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            await self._admit(method, context)
+            async for message in inner(request, context):
+                yield message
+
+        guarded = stream if inspect.isasyncgenfunction(inner) else reply
+        kind = ("stream" if handler.request_streaming else "unary") + (
+            "_stream" if handler.response_streaming else "_unary"
+        )
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
