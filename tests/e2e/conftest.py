@@ -1,0 +1,48 @@
+"""One cluster of four hosts for all tests of this folder, since making it takes longer than most tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.cluster import Cluster
+from support.env import require_binary, require_root, wait_until
+from support.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def formed() -> Iterator[Cluster]:
+    """h1, h2, h3 are managers, h4 is a worker."""
+    require_root()
+    require_binary("docker", "dockerd", "etcd", "nft", "tcpdump")
+    with Lab("e2e") as lab:
+        lab.down()
+        lab.up(4)
+        cluster = Cluster(lab, hosts=4, managers=3)
+        cluster.form()
+        yield cluster
+
+
+@pytest.fixture
+def cluster(formed: Cluster) -> Iterator[Cluster]:
+    """The cluster, whole and without services before and after."""
+    yield formed
+    for host in formed.hosts:
+        formed.lab.heal(host)
+        for what in ("engine", "daemon"):
+            formed.lab.start(host, what)
+    formed.ask = "h1"
+    settle(formed)
+    for service in formed.get("/services"):
+        formed.request("DELETE", f"/services/{service['ID']}")
+
+
+def settle(cluster: Cluster) -> None:
+    """Wait until there is a leader and every node is ready."""
+
+    def whole() -> bool:
+        try:
+            states = [n["Status"]["State"] for n in cluster.nodes()]
+        except (AssertionError, OSError):
+            return False
+        return states == ["ready"] * len(cluster.hosts) and bool(cluster.leader())
+
+    wait_until(whole, 60, "a leader and four ready nodes")
