@@ -7,15 +7,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import uvloop
 
-from pyswarm.common.childmetrics import new_registry
 from pyswarm.common.clock import SystemClock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.filelock import take_lock
 from pyswarm.common.log import configure_logging, get_logger
+from pyswarm.common.metrics import new_registry
 from pyswarm.daemon.children import Child
 from pyswarm.daemon.controlserver import serve_node_control
 from pyswarm.daemon.metricsserver import METRICS_PORT, MetricsServer

@@ -12,6 +12,8 @@ from pyswarm.common.log import get_logger
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.daemon.state import Folders, Membership
 from pyswarm.overlay.api import Overlay
+from pyswarm.overlay.registry.channel import RegistryTLS
+from pyswarm.overlay.registry.client import EtcdClient
 from pyswarm.overlay.registry.keeper import EtcdAssignment
 from pyswarm.overlay.registry.runner import EtcdRunner
 from pyswarm.overlay.registry.watcher import RegistryWatcher
@@ -44,7 +46,9 @@ class Member:
             registry=registry,
             vxlan_port=membership.data_path_port,
         )
-        self._watcher = RegistryWatcher(identity, self._overlay.update, clock=clock, registry=registry)
+        self._watcher = RegistryWatcher(
+            EtcdClient((), RegistryTLS.of_identity(identity)), self._overlay.update, clock=clock, metrics=registry
+        )
         self._agent = Agent(
             identity=identity,
             managers=membership.managers,
@@ -73,7 +77,7 @@ class Member:
     async def start(self) -> None:
         """Start everything; the data plane first, so that containers that run already go on being reachable."""
         await self._overlay.start()
-        await self._watcher.start()
+        self._watcher.start()
         await self._agent.start()
 
     async def stop(self) -> None:
@@ -82,6 +86,11 @@ class Member:
         await self._watcher.stop()
         await self._overlay.stop()
         await self._etcd.stop()
+
+    def set_identity(self, identity: TLSIdentity) -> None:
+        """Use a renewed certificate from now on."""
+        self._agent.set_identity(identity)
+        self._watcher.set_identity(identity)
 
     def _session(self, message: dispatcher_pb2.SessionMessage) -> None:
         managers = tuple(peer.addr for peer in message.managers)

@@ -17,6 +17,7 @@ from pyswarm.common.errors import FailedPrecondition, PyswarmError, Unavailable
 from pyswarm.common.ids import new_id
 from pyswarm.common.jointoken import new_join_token
 from pyswarm.common.log import get_logger
+from pyswarm.common.metrics import CurrentFigures
 from pyswarm.common.nodecontrol import InitOptions, JoinOptions, NodeInfo
 from pyswarm.common.tls import TLSIdentity, write_durably
 from pyswarm.common.types import (
@@ -66,7 +67,7 @@ class NodeService:
         self._engine_url = engine_url
         self._engine = DockerEngine(engine_url)
         self._clock = clock
-        self._registry = registry
+        self._figures = CurrentFigures(registry)
         self._changing = asyncio.Lock()
         self._membership: Membership | None = None
         self._member: Member | None = None
@@ -229,13 +230,14 @@ class NodeService:
                 on_fatal=self._fatal,
             )
             self._manager.start()
+        self._figures.registry = CollectorRegistry()
         self._member = Member(
             identity=identity,
             membership=membership,
             folders=self._folders,
             engine=self._engine,
             clock=self._clock,
-            registry=self._registry,
+            registry=self._figures.registry,
             on_managers=self._managers_changed,
         )
         await self._member.start()
@@ -254,6 +256,7 @@ class NodeService:
         if self._member is not None:
             await self._member.stop()
             self._member = None
+            self._figures.registry = None
         if self._manager is not None:
             await self._manager.stop()
             self._manager = None

@@ -32,7 +32,7 @@ def load_bootstrap(path: Path) -> Bootstrap | None:
 
 
 async def store_bootstrap(store: Store, path: Path) -> None:
-    """On the first leader: make the objects part of the store, unless an earlier attempt did. Then forget the file."""
+    """On the first leader: put the objects into the store, unless they are there already; then forget the file."""
     bootstrap = load_bootstrap(path)
     if bootstrap is None:
         return

@@ -1,4 +1,4 @@
-"""What only the leader runs: started in one order when leadership is gained, stopped in reverse when it is lost."""
+"""What only the leader runs: started in one order when leadership is gained, stopped in reverse on losing it."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -72,6 +72,6 @@ class LeaderComponents:
                 raise
             except PyswarmError as exc:
                 log.warning("component starts over", part=name, reason=str(exc))
-            except Exception:  # noqa: BLE001 - logged with its traceback, and started over
+            except Exception:
                 log.exception("component failed; starting it over", part=name)
             await asyncio.sleep(RESTART_DELAY_S)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import uvloop
 
-from pyswarm.common.childmetrics import new_registry, serve_child_metrics
 from pyswarm.common.clock import SystemClock
 from pyswarm.common.errors import PyswarmError, Unavailable
 from pyswarm.common.filelock import take_lock
 from pyswarm.common.log import configure_logging, get_logger
+from pyswarm.common.metrics import new_registry, serve_child_metrics
 from pyswarm.common.parentpipe import watch_parent
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.manager.manager import Manager, ManagerConfig

@@ -21,6 +21,16 @@ RETRY_S = 0.5
 FULL_SYNC_S = 60.0
 
 
+class OverlaySyncMetrics:
+    """What the leader reports about the registry; made once per process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.up_to_date = Gauge(
+            "pyswarm_overlaysync_up_to_date", "1 while etcd holds what the store says", registry=registry
+        )
+        self.entries = Counter("pyswarm_overlaysync_entries", "Entries written to etcd", ["op"], registry=registry)
+
+
 class OverlaySync:
     """``fence`` is this leadership's (term, index): a deposed leader's writes are refused by etcd."""
 
@@ -30,17 +40,14 @@ class OverlaySync:
         writer: RegistryWriter,
         fence: Callable[[], tuple[int, int]],
         clock: Clock,
-        registry: CollectorRegistry,
+        metrics: OverlaySyncMetrics,
     ) -> None:
         self._store = store
         self._writer = writer
         self._fence = fence
         self._clock = clock
+        self._metrics = metrics
         self._failing = False
-        self._up_to_date = Gauge(
-            "pyswarm_overlaysync_up_to_date", "1 while etcd holds what the store says", registry=registry
-        )
-        self._writes = Counter("pyswarm_overlaysync_entries", "Entries written to etcd", ["op"], registry=registry)
 
     async def run(self) -> None:
         """Write the difference, then wait for the next change of the store."""
@@ -76,7 +83,7 @@ class OverlaySync:
         except RegistryFenced:
             raise
         except RegistryError as exc:
-            self._up_to_date.set(0)
+            self._metrics.up_to_date.set(0)
             if not self._failing:
                 log.warning("etcd cannot be written; hosts keep what they have", reason=str(exc))
             self._failing = True
@@ -84,7 +91,7 @@ class OverlaySync:
         if self._failing:
             log.info("etcd is written again")
         self._failing = False
-        self._up_to_date.set(1)
-        self._writes.labels("put").inc(result.puts)
-        self._writes.labels("delete").inc(result.deletes)
+        self._metrics.up_to_date.set(1)
+        self._metrics.entries.labels("put").inc(result.puts)
+        self._metrics.entries.labels("delete").inc(result.deletes)
         return True

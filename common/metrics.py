@@ -1,9 +1,10 @@
-"""A child process's figures on a unix socket, for the daemon to add to its own ``/metrics``."""
+"""Figures for Prometheus: a registry per process, and how a child's reach the daemon's ``/metrics``."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 
 
 def new_registry(component: str) -> CollectorRegistry:
@@ -11,6 +12,18 @@ def new_registry(component: str) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(namespace=f"pyswarm_{component}", registry=registry)
     return registry
+
+
+class CurrentFigures:
+    """Exports the figures of what comes and goes (a leadership, a membership), each with a registry of its own."""
+
+    def __init__(self, parent: CollectorRegistry) -> None:
+        self.registry: CollectorRegistry | None = None
+        parent.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """What Prometheus sees; nothing while there is nothing."""
+        return self.registry.collect() if self.registry is not None else ()
 
 
 async def serve_child_metrics(registry: CollectorRegistry, socket_path: str) -> web.AppRunner:
