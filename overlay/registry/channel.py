@@ -8,9 +8,7 @@ import msgspec
 
 from pyswarm.common.errors import InvalidArgument
 from pyswarm.common.tls import manager_name
-
-CLIENT_PORT = 2379
-PEER_PORT = 2380
+from pyswarm.overlay.registry.server import CLIENT_PORT
 
 # A watcher that lags may be sent its whole backlog in one message; gRPC's default of 4 MiB would end its watch for
 # good, because the same backlog would follow at every new attempt.
@@ -31,15 +29,15 @@ class Identity(Protocol):
 
 
 class RegistryTLS(msgspec.Struct, frozen=True):
-    """What a client needs to speak to etcd. ``server_name`` is the name its certificate must carry.
+    """What a client needs to speak to etcd. ``server_name`` is the name the cluster's own members must show.
 
-    An empty ``server_name`` leaves the check to the address in the endpoint, as an etcd of other people needs it.
+    It is not asked of an endpoint with a scheme (``https://...``), which is an etcd of other people.
     """
 
     ca_pem: bytes
     cert_pem: bytes
     key_pem: bytes
-    server_name: str = ""
+    server_name: str
 
     @classmethod
     def of_identity(cls, identity: Identity) -> "RegistryTLS":
@@ -53,14 +51,18 @@ class RegistryTLS(msgspec.Struct, frozen=True):
 
 
 def parse_endpoint(url: str) -> tuple[str, str]:
-    """(scheme, gRPC target) of ``https://10.0.0.1:2379`` and the like; the port may be left out."""
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    """(scheme, gRPC target) of an endpoint; the port may be left out.
+
+    ``10.0.0.1:2379`` is a member that a manager runs (scheme ``own``), ``https://10.0.0.1:2379`` and
+    ``http://10.0.0.1:2379`` an etcd that is there anyway.
+    """
+    parts = urlsplit(url if "://" in url else f"own://{url}")
     try:
         host, port = parts.hostname, parts.port or CLIENT_PORT
     except ValueError as exc:
         raise InvalidArgument(f"invalid etcd endpoint {url!r}: {exc}") from exc
-    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/"):
-        raise InvalidArgument(f"invalid etcd endpoint {url!r}: expected https://HOST:PORT")
+    if parts.scheme not in ("own", "http", "https") or not host or parts.path not in ("", "/"):
+        raise InvalidArgument(f"invalid etcd endpoint {url!r}: expected HOST:PORT or https://HOST:PORT")
     return parts.scheme, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -85,7 +87,7 @@ def open_channel(url: str, tls: RegistryTLS | None) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(target, options=options)
     if tls is None:
         raise InvalidArgument(f"etcd endpoint {url!r} needs a certificate")
-    if tls.server_name:
+    if scheme == "own":
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     credentials = grpc.ssl_channel_credentials(
         root_certificates=tls.ca_pem, private_key=tls.key_pem, certificate_chain=tls.cert_pem

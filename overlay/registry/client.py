@@ -51,6 +51,8 @@ class WatchBatch(msgspec.Struct, frozen=True):
 
     changes: tuple[Change, ...]
     revision: int
+    store_revision: int
+    """The member's own revision when it sent this."""
     cluster_id: int
 
 
@@ -291,7 +293,8 @@ class EtcdClient:
                     if not response.events and not response.created:
                         # A progress note: everything up to the header's revision has been sent.
                         revision = max(revision, response.header.revision)
-                    yield WatchBatch(tuple(pending), revision, response.header.cluster_id)
+                    header = response.header
+                    yield WatchBatch(tuple(pending), revision, header.revision, header.cluster_id)
                     pending = []
                 response = await stream.read()
         except grpc.aio.AioRpcError as exc:

@@ -4,7 +4,7 @@
             -> (history compacted, or another etcd cluster behind the address) -> listing -> ...
 
 A wiped etcd starts again at revision 1, and would keep a watch "from revision 5000" waiting in silence. What tells
-it apart is the cluster's id, which the first answer of each watch carries.
+it apart is the cluster's id, which each answer carries, and, for a lone member that lost its folder, the revision.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -40,6 +40,8 @@ async def follow(
                 async for batch in batches:
                     if batch.cluster_id != position[0]:
                         raise RegistryCompacted("another etcd cluster answers now")
+                    if batch.store_revision < position[1]:
+                        raise RegistryCompacted("etcd is behind what it told before")
                     position = (position[0], max(position[1], batch.revision))
                     retry_s = _RETRY_MIN_S
                     if not connected:
@@ -50,7 +52,6 @@ async def follow(
         except RegistryCompacted as exc:
             log.info("reading the registry anew", reason=str(exc))
             position = None
-            continue
         except RegistryError as exc:
             if connected or not isinstance(exc, RegistryUnavailable):
                 log.warning("registry lost; the last state stays in force", reason=str(exc))

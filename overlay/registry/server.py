@@ -14,8 +14,8 @@ What was tried with 3.4.23 and decides the TLS options:
 
 import msgspec
 
-from pyswarm.overlay.registry.channel import CLIENT_PORT, PEER_PORT
-
+CLIENT_PORT = 2379
+PEER_PORT = 2380
 BINARY = "etcd"
 
 
@@ -46,9 +46,14 @@ class EtcdServerConfig(msgspec.Struct, frozen=True):
     peer_port: int = PEER_PORT
 
 
+def host_port(ip: str, port: int) -> str:
+    """``IP:PORT``, with brackets where the address needs them."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
 def url_of(ip: str, port: int) -> str:
-    """``https://IP:PORT``, with brackets where the address needs them."""
-    return f"https://[{ip}]:{port}" if ":" in ip else f"https://{ip}:{port}"
+    """``https://IP:PORT``."""
+    return f"https://{host_port(ip, port)}"
 
 
 def etcd_argv(config: EtcdServerConfig) -> list[str]:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from pyswarm.common.clock import Clock, SystemClock
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.overlay.registry.channel import RegistryTLS
+from pyswarm.overlay.registry.channel import Identity, RegistryTLS
 from pyswarm.overlay.registry.client import EtcdClient, Listing
 from pyswarm.overlay.registry.codec import PREFIX, Keys, Mirror
 from pyswarm.overlay.registry.follow import follow
@@ -42,18 +42,19 @@ class RegistryWatcher:
 
     def __init__(
         self,
-        client: EtcdClient,
+        identity: Identity,
         on_state: Callable[[OverlayState], None],
         *,
+        endpoints: Sequence[str] = (),
         prefix: str = PREFIX,
         clock: Clock | None = None,
-        metrics: CollectorRegistry | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
-        self._client = client
+        self._client = EtcdClient(endpoints, RegistryTLS.of_identity(identity))
         self._on_state = on_state
         self._keys = Keys(prefix)
         self._clock: Clock = clock or SystemClock()
-        self._metrics = RegistryMetrics(metrics or CollectorRegistry())
+        self._metrics = RegistryMetrics(registry or CollectorRegistry())
         self._mirror = Mirror(self._keys)
         self._delivered: OverlayState | None = None
         self._dirty = asyncio.Event()
@@ -65,7 +66,7 @@ class RegistryWatcher:
         """Whether the watch is established now."""
         return self._connected
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin to follow the registry."""
         self._tasks.spawn(self._follow(), "follow")
         self._tasks.spawn(self._deliver(), "deliver")
@@ -75,13 +76,13 @@ class RegistryWatcher:
         await self._tasks.stop()
         await self._client.close()
 
-    async def set_endpoints(self, endpoints: Sequence[str]) -> None:
-        """Follow these endpoints from now on."""
-        await self._client.set_endpoints(endpoints)
+    def set_endpoints(self, endpoints: Sequence[str]) -> None:
+        """Follow these endpoints from now on; no endpoints at all leave the last state in force."""
+        self._tasks.spawn(self._client.set_endpoints(endpoints), "endpoints")
 
-    async def set_tls(self, tls: RegistryTLS) -> None:
+    def set_identity(self, identity: Identity) -> None:
         """Use a renewed certificate."""
-        await self._client.set_tls(tls)
+        self._tasks.spawn(self._client.set_tls(RegistryTLS.of_identity(identity)), "identity")
 
     def _on_link(self, connected: bool) -> None:
         self._connected = connected

@@ -76,10 +76,15 @@ async def client(hosts: list[Host]) -> AsyncIterator[EtcdClient]:
 class Seen:
     """Collects what a watcher delivers."""
 
-    def __init__(self, client: EtcdClient) -> None:
+    def __init__(self, host: Host, *members: Host) -> None:
         self.states: list[OverlayState] = []
         self.metrics = CollectorRegistry()
-        self.watcher = RegistryWatcher(client, self.states.append, metrics=self.metrics)
+        self.watcher = RegistryWatcher(
+            host.identity,
+            self.states.append,
+            endpoints=[m.client_url for m in members],
+            registry=self.metrics,
+        )
 
     def sample(self, name: str) -> float:
         """A metric's value."""
@@ -105,8 +110,8 @@ class Seen:
 @pytest.fixture
 async def seen(hosts: list[Host], client: EtcdClient) -> AsyncIterator[Seen]:
     """A watcher on the worker."""
-    seen = Seen(hosts[3].client(hosts[0]))
-    seen.watcher.start()
+    seen = Seen(hosts[3], hosts[0])
+    await seen.watcher.start()
     yield seen
     await seen.watcher.stop()
 
@@ -215,12 +220,12 @@ async def test_a_watch_resumes_over_restarts_and_compaction(
     await seen.until(state_of(5), "the watch resumed")
     assert seen.sample("pyswarm_registry_resyncs_total") == resyncs
     # Cut off while history is made and forgotten: the watcher must list again.
-    await seen.watcher.set_endpoints(["https://127.0.0.1:1"])
+    seen.watcher.set_endpoints(["127.0.0.1:1"])
     await seen.until_connected(False)
     for n in range(6, 12):
         await writer.sync(state_of(n), (1, n))
     await client.compact((await client.list(KEYS.root)).revision)
-    await seen.watcher.set_endpoints([hosts[0].client_url])
+    seen.watcher.set_endpoints([hosts[0].client_url])
     await seen.until(state_of(11), "the state after the compaction")
     assert seen.sample("pyswarm_registry_resyncs_total") == resyncs + 1
 
@@ -270,7 +275,7 @@ async def test_members_join_as_learners_and_the_loss_of_one_is_survived(
     assert [m.learner for m in await admin.members()] == [False] * 3
     urls = [h.client_url for h in hosts[:3]]
     await client.set_endpoints(urls)
-    await seen.watcher.set_endpoints(urls)
+    seen.watcher.set_endpoints(urls)
     await RegistryWriter(client).sync(state_of(2), (1, 1))
     await seen.until(state_of(2), "the first state is delivered")
     hosts[0].kill()

@@ -23,7 +23,7 @@ from pyswarm.common.tls import TLSIdentity
 from pyswarm.overlay.registry.channel import RegistryTLS
 from pyswarm.overlay.registry.client import EtcdClient
 from pyswarm.overlay.registry.errors import RegistryError
-from pyswarm.overlay.registry.server import EtcdServerConfig, EtcdTLSFiles, etcd_argv, url_of
+from pyswarm.overlay.registry.server import EtcdServerConfig, EtcdTLSFiles, etcd_argv, host_port, url_of
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class Host:
     @property
     def client_url(self) -> str:
         """Where its etcd answers clients."""
-        return url_of(self.ip, self.client_port)
+        return host_port(self.ip, self.client_port)
 
     @property
     def peer_url(self) -> str:
