@@ -1,0 +1,44 @@
+"""The ``filters`` query parameter, in both forms: ``{"name": ["x"]}`` and ``{"name": {"x": true}}``."""
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from pyswarm.common.errors import InvalidArgument
+
+SERVICES = frozenset({"id", "label", "mode", "name", "runtime"})
+TASKS = frozenset({"_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"})
+NODES = frozenset({"id", "label", "membership", "name", "node.label", "role"})
+NETWORKS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
+
+
+def parse(text: str | None, allowed: Collection[str]) -> dict[str, list[str]]:
+    """Filter name -> values; raises InvalidArgument for anything else than a known filter."""
+    if not text:
+        return {}
+    try:
+        raw: Any = msgspec.json.decode(text)
+    except msgspec.DecodeError as exc:
+        raise InvalidArgument("invalid filter") from exc
+    if not isinstance(raw, dict):
+        raise InvalidArgument("invalid filter")
+    filters: dict[str, list[str]] = {}
+    for name, values in raw.items():
+        if name not in allowed:
+            raise InvalidArgument(f"invalid filter '{name}'")
+        if isinstance(values, dict):
+            chosen = [value for value, wanted in values.items() if wanted]
+        elif isinstance(values, list):
+            chosen = [str(value) for value in values]
+        else:
+            raise InvalidArgument(f"invalid filter '{name}'")
+        if chosen:
+            filters[name] = chosen
+    return filters
+
+
+def label_matches(labels: dict[str, str], wanted: str) -> bool:
+    """``key`` or ``key=value``."""
+    key, separator, value = wanted.partition("=")
+    return key in labels and (not separator or labels[key] == value)

@@ -1,0 +1,454 @@
+"""A cluster without hosts behind the real gateway: what the API and the CLI are tried against."""
+
+import itertools
+import json
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from msgspec.structs import replace
+
+from pyswarm.common.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    UpdateOutOfSequence,
+)
+from pyswarm.common.ids import new_id
+from pyswarm.common.nodecontrol import InitOptions, JoinOptions, NodeInfo
+from pyswarm.common.tasks import TaskGroupOwner
+from pyswarm.common.types import (
+    Cluster,
+    ContainerStatus,
+    EngineDescription,
+    JoinTokens,
+    ManagerStatus,
+    Network,
+    Node,
+    NodeAvailability,
+    NodeDescription,
+    NodeRole,
+    NodeSpec,
+    NodeState,
+    NodeStatus,
+    Platform,
+    Resources,
+    Service,
+    Task,
+    TaskNetwork,
+    TaskState,
+    TaskStatus,
+    Version,
+    timestamp,
+)
+from pyswarm.gateway.app import make_app
+from pyswarm.gateway.backend import API_VERSION, Backend
+from pyswarm.gateway.cluster import ClusterAccess
+from pyswarm.gateway.engine import Engine
+
+NOW = timestamp(1_700_000_000)
+WORKER_TOKEN = "SWMTKN-1-" + "w" * 50 + "-" + "1" * 25
+MANAGER_TOKEN = "SWMTKN-1-" + "w" * 50 + "-" + "2" * 25
+
+
+class FakeControl:
+    """A store of one manager, without Raft, whose tasks are where ``place`` says as soon as they are made."""
+
+    def __init__(self, node_id: str) -> None:
+        self._index = itertools.count(10)
+        self.nodes: dict[str, Node] = {}
+        self.services: dict[str, Service] = {}
+        self.networks: dict[str, Network] = {}
+        self.tasks: dict[str, Task] = {}
+        tokens = JoinTokens(worker=WORKER_TOKEN, manager=MANAGER_TOKEN)
+        self.cluster = Cluster(id=new_id(), join_tokens=tokens, created_at=NOW, updated_at=NOW)
+        self.place: Callable[[Task], Task] = self.run_everywhere
+        self.add_node("h1", NodeRole.MANAGER, node_id)
+
+    def add_node(self, hostname: str, role: NodeRole = NodeRole.WORKER, node_id: str = "") -> Node:
+        number = len(self.nodes) + 1
+        manager = role is NodeRole.MANAGER
+        node = Node(
+            id=node_id or new_id(),
+            version=self._version(),
+            created_at=NOW,
+            updated_at=NOW,
+            spec=NodeSpec(role=role, availability=NodeAvailability.ACTIVE),
+            description=NodeDescription(
+                hostname=hostname,
+                platform=Platform(architecture="x86_64", os="linux"),
+                resources=Resources(nano_cpus=2_000_000_000, memory_bytes=4 << 30),
+                engine=EngineDescription(engine_version="20.10.24+dfsg1"),
+            ),
+            status=NodeStatus(state=NodeState.READY, addr=f"10.99.0.{number}"),
+            manager_status=ManagerStatus(leader=number == 1, addr=f"10.99.0.{number}:2377") if manager else None,
+            underlay_addr=f"10.99.0.{number}",
+        )
+        self.nodes[node.id] = node
+        return node
+
+    def _version(self) -> Version:
+        return Version(index=next(self._index))
+
+    def run_everywhere(self, task: Task) -> Task:
+        """Every task runs at once, spread over the nodes."""
+        nodes = list(self.nodes)
+        container = ContainerStatus(container_id=new_id() * 2, pid=4711)
+        status = TaskStatus(timestamp=NOW, state=TaskState.RUNNING, message="started", container_status=container)
+        return replace(task, node_id=nodes[task.slot % len(nodes)], status=status)
+
+    def keep_pending(self, reason: str) -> Callable[[Task], Task]:
+        """No node suits."""
+
+        def place(task: Task) -> Task:
+            return replace(task, status=TaskStatus(timestamp=NOW, state=TaskState.PENDING, err=reason))
+
+        return place
+
+    @staticmethod
+    def _find(table: dict[str, Any], ref: str, kind: str, name: Callable[[Any], str]) -> Any:
+        if ref in table:
+            return table[ref]
+        named = [obj for obj in table.values() if name(obj) == ref]
+        if len(named) == 1:
+            return named[0]
+        prefixed = [obj for obj in table.values() if obj.id.startswith(ref)]
+        if len(prefixed) > 1:
+            raise InvalidArgument(f"{kind} {ref} is ambiguous ({len(prefixed)} matches found)")
+        if not prefixed:
+            raise NotFound(f"{kind} {ref} not found")
+        return prefixed[0]
+
+    async def get_service(self, ref: str) -> Service:
+        return self._find(self.services, ref, "service", lambda s: s.spec.name)
+
+    async def list_services(self, filters: Any = None) -> list[Service]:
+        return [
+            s
+            for s in self.services.values()
+            if _matches(filters, "id", s.id.startswith) and _matches(filters, "name", s.spec.name.startswith)
+        ]
+
+    async def create_service(self, spec: Any) -> Service:
+        if not spec.name:
+            spec = replace(spec, name="nameless")
+        if any(s.spec.name == spec.name for s in self.services.values()):
+            raise AlreadyExists(
+                "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
+                f"service {spec.name} already exists"
+            )
+        service = Service(id=new_id(), version=self._version(), created_at=NOW, updated_at=NOW, spec=spec)
+        self.services[service.id] = service
+        self._reconcile(service)
+        return service
+
+    async def update_service(self, ref: str, version: int, spec: Any, rollback: bool = False) -> Service:
+        service = await self.get_service(ref)
+        if version != service.version.index:
+            raise UpdateOutOfSequence
+        if rollback:
+            spec = service.previous_spec
+        changed = replace(service, version=self._version(), spec=spec, previous_spec=service.spec)
+        self.services[service.id] = changed
+        if changed.spec.task_template != service.spec.task_template:
+            for task in self._tasks_of(service.id):
+                ended = replace(task.status, state=TaskState.SHUTDOWN)
+                self.tasks[task.id] = replace(task, desired_state=TaskState.SHUTDOWN, status=ended)
+        self._reconcile(changed)
+        return changed
+
+    def _tasks_of(self, service_id: str) -> list[Task]:
+        return [
+            t for t in self.tasks.values() if t.service_id == service_id and t.desired_state is TaskState.RUNNING
+        ]
+
+    def _reconcile(self, service: Service) -> None:
+        alive = {t.slot: t for t in self._tasks_of(service.id)}
+        for slot, task in alive.items():
+            if slot > service.spec.replicas:
+                del self.tasks[task.id]
+        for slot in range(1, service.spec.replicas + 1):
+            if slot not in alive:
+                self._make_task(service, slot)
+
+    def _make_task(self, service: Service, slot: int) -> None:
+        attachments = tuple(
+            TaskNetwork(network_id=n.target, addr=f"10.0.1.{slot + 1}/24")
+            for n in service.spec.task_template.networks
+        )
+        task = Task(
+            id=new_id(),
+            version=self._version(),
+            created_at=NOW,
+            updated_at=NOW,
+            service_id=service.id,
+            service_name=service.spec.name,
+            slot=slot,
+            spec=service.spec.task_template,
+            networks=attachments,
+        )
+        self.tasks[task.id] = self.place(task)
+
+    async def remove_service(self, ref: str) -> None:
+        service = await self.get_service(ref)
+        del self.services[service.id]
+        self.tasks = {id_: t for id_, t in self.tasks.items() if t.service_id != service.id}
+
+    async def get_network(self, ref: str) -> Network:
+        return self._find(self.networks, ref, "network", lambda n: n.spec.name)
+
+    async def list_networks(self, filters: Any = None) -> list[Network]:
+        return list(self.networks.values())
+
+    async def create_network(self, spec: Any) -> Network:
+        if any(n.spec.name == spec.name for n in self.networks.values()):
+            raise AlreadyExists(f"network with name {spec.name} already exists")
+        number = len(self.networks) + 1
+        network = Network(
+            id=new_id(),
+            version=self._version(),
+            created_at=NOW,
+            spec=spec,
+            subnet=spec.ipam[0].subnet if spec.ipam else f"10.0.{number}.0/24",
+            gateway=f"10.0.{number}.1",
+            vni=4096 + number,
+        )
+        self.networks[network.id] = network
+        return network
+
+    async def remove_network(self, ref: str) -> None:
+        network = await self.get_network(ref)
+        users = [
+            s for s in self.services.values() for n in s.spec.task_template.networks if n.target == network.id
+        ]
+        if users:
+            raise FailedPrecondition(
+                "rpc error: code = FailedPrecondition desc = network "
+                f"{network.id} is in use by service {users[0].id}"
+            )
+        del self.networks[network.id]
+
+    async def get_node(self, ref: str) -> Node:
+        return self._find(self.nodes, ref, "node", lambda n: n.description.hostname)
+
+    async def list_nodes(self, filters: Any = None) -> list[Node]:
+        return [n for n in self.nodes.values() if _matches(filters, "name", n.description.hostname.startswith)]
+
+    async def update_node(self, ref: str, version: int, spec: Any) -> Node:
+        node = await self.get_node(ref)
+        if version != node.version.index:
+            raise UpdateOutOfSequence
+        self.nodes[node.id] = replace(node, version=self._version(), spec=spec)
+        return self.nodes[node.id]
+
+    async def remove_node(self, ref: str, force: bool = False) -> None:
+        node = await self.get_node(ref)
+        if not force and node.status.state is not NodeState.DOWN:
+            raise FailedPrecondition(
+                f"rpc error: code = FailedPrecondition desc = node {node.id} is not down and can't be removed"
+            )
+        del self.nodes[node.id]
+
+    async def get_task(self, ref: str) -> Task:
+        return self._find(self.tasks, ref, "task", lambda t: t.name)
+
+    async def list_tasks(self, filters: Any = None) -> list[Task]:
+        return [
+            t
+            for t in self.tasks.values()
+            if _matches(filters, "service", t.service_id.__eq__)
+            and _matches(filters, "node", t.node_id.__eq__)
+            and _matches(filters, "desired-state", t.desired_state.value.__eq__)
+            and (
+                not (filters or {}).get("_up-to-date") or t.spec == self.services[t.service_id].spec.task_template
+            )
+        ]
+
+    async def get_cluster(self) -> Cluster:
+        return self.cluster
+
+    async def update_cluster(
+        self,
+        version: int = 0,
+        spec: Any = None,
+        rotate_worker_token: bool = False,
+        rotate_manager_token: bool = False,
+    ) -> Cluster:
+        tokens = self.cluster.join_tokens
+        if rotate_worker_token:
+            tokens = replace(tokens, worker=tokens.worker[:-1] + "9")
+        if rotate_manager_token:
+            tokens = replace(tokens, manager=tokens.manager[:-1] + "9")
+        self.cluster = replace(
+            self.cluster, version=self._version(), spec=spec or self.cluster.spec, join_tokens=tokens
+        )
+        return self.cluster
+
+    async def close(self) -> None:
+        return None
+
+
+def _matches(filters: Any, name: str, test: Callable[[str], bool]) -> bool:
+    values = (filters or {}).get(name)
+    return not values or any(test(value) for value in values)
+
+
+class FakeNode:
+    """The daemon of a host that may be in a swarm or not."""
+
+    def __init__(self, engine: str) -> None:
+        self.state = NodeInfo(engine=engine, version="0.1.0")
+        self.control: FakeControl | None = None
+        self.joined: list[JoinOptions] = []
+        self.inits: list[InitOptions] = []
+
+    async def info(self) -> NodeInfo:
+        return self.state
+
+    async def init(self, options: InitOptions) -> str:
+        if self.state.local_state != "inactive":
+            raise FailedPrecondition(
+                'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
+            )
+        self.inits.append(options)
+        self.become("manager")
+        return self.state.node_id
+
+    def become(self, role: str) -> None:
+        node_id = new_id()
+        self.control = FakeControl(node_id)
+        self.state = replace(
+            self.state,
+            local_state="active",
+            node_id=node_id,
+            role=role,
+            addr="10.99.0.1",
+            manager_addrs=("10.99.0.1:2377",),
+        )
+
+    async def join(self, options: JoinOptions) -> NodeInfo:
+        if self.state.local_state != "inactive":
+            raise FailedPrecondition(
+                'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
+            )
+        if options.token not in (WORKER_TOKEN, MANAGER_TOKEN):
+            raise InvalidArgument("rpc error: code = InvalidArgument desc = A valid join token is necessary")
+        self.joined.append(options)
+        self.become("worker" if options.token == WORKER_TOKEN else "manager")
+        return self.state
+
+    async def leave(self, force: bool) -> None:
+        if self.state.role == "manager" and not force:
+            raise FailedPrecondition(
+                "You are attempting to leave the swarm on a node that is participating as a manager. "
+                "Use `--force` to suppress this message."
+            )
+        self.state = NodeInfo(engine=self.state.engine, version="0.1.0")
+        self.control = None
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    # Without a charset, as the engine says it: the stock client compares the whole header.
+    return web.Response(body=json.dumps(value).encode(), status=status, content_type="application/json")
+
+
+class FakeEngine:
+    """The few engine endpoints that are asked, and a record of what came through."""
+
+    def __init__(self) -> None:
+        self.networks: list[dict[str, Any]] = [
+            {"Name": "bridge", "Id": "b" * 64, "Driver": "bridge", "Scope": "local", "Labels": {}},
+        ]
+        self.seen: list[tuple[str, str, bytes]] = []
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/v1.41/version", self._version)
+        app.router.add_get("/v1.41/info", self._info)
+        app.router.add_get("/v1.41/networks", self._networks)
+        app.router.add_get("/v1.41/networks/{ref}", self._network)
+        app.router.add_get("/v1.41/distribution/{name:.*}", self._distribution)
+        app.router.add_route("*", "/{tail:.*}", self._any)
+        return app
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        engine = {"Name": "Engine", "Version": "20.10.24+dfsg1", "Details": {"ApiVersion": "1.41"}}
+        return _json(
+            {
+                "Platform": {"Name": ""},
+                "Components": [engine],
+                "Version": "20.10.24+dfsg1",
+                "ApiVersion": "1.41",
+                "MinAPIVersion": "1.12",
+                "Os": "linux",
+                "Arch": "amd64",
+                "KernelVersion": "6.1.0",
+            }
+        )
+
+    async def _info(self, _request: web.Request) -> web.Response:
+        return _json(
+            {"ID": "X", "Name": "h1", "Containers": 3, "ServerVersion": "20.10.24", "Swarm": {"NodeID": "native"}}
+        )
+
+    async def _networks(self, _request: web.Request) -> web.Response:
+        return _json(self.networks)
+
+    async def _network(self, request: web.Request) -> web.Response:
+        ref = request.match_info["ref"]
+        for network in self.networks:
+            if ref == network["Name"] or network["Id"].startswith(ref):
+                return _json(network)
+        return _json({"message": f"network {ref} not found"}, status=404)
+
+    async def _distribution(self, _request: web.Request) -> web.Response:
+        return _json({"message": "no registry here"}, status=500)
+
+    async def _any(self, request: web.Request) -> web.Response:
+        self.seen.append((request.method, request.path_qs, await request.read()))
+        return _json({"Id": "f" * 64, "Warnings": []}, status=201)
+
+
+class Rig:
+    """A gateway on ``socket`` with everything behind it at hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "docker.sock"
+        self.host = f"unix://{self.socket}"
+        self.engine_socket = folder / "engine.sock"
+        self.engine = FakeEngine()
+        self.node = FakeNode(f"unix://{self.engine_socket}")
+
+    @property
+    def control(self) -> FakeControl:
+        assert self.node.control is not None
+        return self.node.control
+
+
+@asynccontextmanager
+async def running_gateway(folder: Path) -> Any:
+    """The real gateway application on a unix socket in ``folder``, with fakes behind it."""
+    rig = Rig(folder)
+    tasks = TaskGroupOwner("test-gateway")
+    engine = Engine(API_VERSION)
+
+    async def connect(_info: NodeInfo) -> FakeControl:
+        return rig.control
+
+    app = make_app(Backend(ClusterAccess(rig.node, connect), engine, tasks))
+    runners = []
+    try:
+        for application, path in ((rig.engine.app(), rig.engine_socket), (app, rig.socket)):
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
+            await runner.setup()
+            runners.append(runner)
+            await web.UnixSite(runner, str(path)).start()
+        yield rig
+    finally:
+        for runner in reversed(runners):
+            await runner.cleanup()
+        await engine.close()
+        await tasks.stop(1.0)
