@@ -21,6 +21,8 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
+
 from pyswarm.overlay.objects import (
     ALIAS_PREFIX,
     AnyOp,
@@ -70,6 +72,16 @@ def normal_addr(addr: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=65536)
+def normal_host(addr: str, like: str) -> str | None:
+    """A host's underlay address, or None if no tunnel from ``like`` can lead there."""
+    normal = normal_addr(addr)
+    if normal is None or (":" in normal) != (":" in like):
+        return None
+    parsed = ipaddress.ip_address(normal)
+    return None if parsed.is_multicast or parsed.is_unspecified else normal
+
+
+@functools.lru_cache(maxsize=65536)
 def _in_subnet(addr: str, subnet: str) -> bool:
     return ipaddress.ip_address(addr) in ipaddress.ip_network(subnet, strict=False)
 
@@ -92,7 +104,11 @@ def _holders(endpoints: Iterable[EndpointEntry], subnet: str) -> dict[str, tuple
 
 
 def remote_entries(
-    state: OverlayState, endpoints: Iterable[EndpointEntry], network: LocalNetwork, node_id: str
+    state: OverlayState,
+    endpoints: Iterable[EndpointEntry],
+    network: LocalNetwork,
+    node_id: str,
+    underlay_addr: str,
 ) -> Entries | None:
     """The entries a host needs for ``network``: one per container on another, known host."""
     if network.network_id not in state.networks:
@@ -100,7 +116,7 @@ def remote_entries(
     hosts = {
         node.node_id: addr
         for node in state.nodes.values()
-        if node.node_id != node_id and (addr := normal_addr(node.underlay_addr)) is not None
+        if node.node_id != node_id and (addr := normal_host(node.underlay_addr, underlay_addr)) is not None
     }
     fdb: dict[str, str] = {}
     neighbours: dict[str, str] = {}
@@ -133,7 +149,9 @@ def desired_networks(
             vxlan=VxlanParams(n.vni, underlay.addr, port, underlay.index),
             # The kernel clamps silently; asking for more than fits would never compare equal again.
             mtu=min(n.mtu, underlay.overlay_mtu()),
-            entries=None if state is None else remote_entries(state, by_network[n.network_id], n, node_id),
+            entries=None
+            if state is None
+            else remote_entries(state, by_network[n.network_id], n, node_id, underlay.addr),
         )
         for n in networks
     ]
@@ -146,11 +164,16 @@ def plan_network(want: DesiredNetwork, have: KernelNetwork) -> list[AnyOp]:
     """
     if have.bridge is None:
         return []
-    links, fresh = _plan_links(want, have.bridge, have.vxlan)
+    bridge, vxlan = have.bridge, have.vxlan
+    links, fresh = _plan_links(want, bridge, vxlan)
+    if vxlan is not None and vxlan.master_index != bridge.index:
+        # What another bridge knows of our port does not move with it.
+        have = msgspec.structs.replace(have, fdb_master={})
     if want.entries is None:
         return [*links, *_carried_over(want, have, fresh)]
-    on_device = KernelNetwork(neighbours=have.neighbours) if fresh else have
-    return [*links, *_plan_entries(want, want.entries, on_device)]
+    if fresh:
+        have = KernelNetwork(neighbours=have.neighbours)
+    return [*links, *_plan_entries(want, want.entries, have)]
 
 
 def _plan_links(want: DesiredNetwork, bridge: BridgeLink, vxlan: VxlanLink | None) -> tuple[list[AnyOp], bool]:
@@ -190,8 +213,8 @@ def _carried_over(want: DesiredNetwork, have: KernelNetwork, fresh: bool) -> Ite
         if fresh and not dst.startswith("?"):
             yield PutFdbSelf(want.device, mac, dst)
     # The bridge's own entries are lost with the device, and also when the engine makes the bridge anew.
-    for mac in have.fdb_self if fresh else have.fdb_self.keys() - have.fdb_master.keys():
-        if not have.fdb_self[mac].startswith("?"):
+    for mac, dst in have.fdb_self.items():
+        if not dst.startswith("?") and (fresh or not have.fdb_master.get(mac, False)):
             yield PutFdbMaster(want.device, mac)
 
 

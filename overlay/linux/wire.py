@@ -29,7 +29,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_STRICT_CHK = 270, 10, 12
 
 _HEADER = struct.Struct("=IHHII")
-_NDMSG = struct.Struct("=BxHiHBB")  # family, ifindex, state, flags, type
+_NDMSG = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
 _IFINFO = struct.Struct("=BxHiII")
 _ATTR = struct.Struct("=HH")
 _ERRNO = struct.Struct("=i")
