@@ -1,6 +1,7 @@
 """The leader's care for etcd: looks, asks ``plan.next_step`` what to do, and does it."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -81,11 +82,13 @@ class EtcdKeeper:
         self._clock: Clock = clock or SystemClock()
         self._limits = limits or Limits()
         self._metrics = metrics or KeeperMetrics(CollectorRegistry())
-        self.client = EtcdClient((), RegistryTLS.of_identity(identity))
+        self.client = EtcdClient((), RegistryTLS.of_identity(identity), timeout_s=2.0)
         self._admin = EtcdAdmin(self.client)
         self._generation = -1
         self._users: UserDirectory | None = None
         self._secured = False
+        self._refusal = ""
+        self._fruitless_foundings = 0
         self._lost_at: float | None = None
         self._down_since: dict[str, float] = {}
 
@@ -107,7 +110,7 @@ class EtcdKeeper:
         for _ in range(_STEPS_PER_TICK):
             await self._adopt(plan)
             health = await self._look(plan)
-            step = next_step(plan, managers, health, self._limits)
+            step = next_step(plan, managers, health, self._patience())
             if isinstance(step, Wait):
                 return step
             try:
@@ -117,12 +120,23 @@ class EtcdKeeper:
                     return step
                 plan = await self._do(step, plan, roles)
             except RegistryError as exc:
-                log.debug("etcd does not take this step yet", step=type(step).__name__, reason=str(exc))
+                self._note(f"{type(step).__name__}: {exc}")
                 return Wait(str(exc))
             self._metrics.steps.labels(type(step).__name__).inc()
             if isinstance(step, Bootstrap | StorePlan):
                 return step  # daemons have to start or restart etcd before there is anything new to see
         return step
+
+    def _patience(self) -> Limits:
+        """More of it after each founding that nothing came of: a slow machine must not be founded to death."""
+        factor = 2 ** min(self._fruitless_foundings, 4)
+        return dataclasses.replace(self._limits, broken_after_s=self._limits.broken_after_s * factor)
+
+    def _note(self, refusal: str) -> None:
+        """Say once why a step does not work yet."""
+        if refusal != self._refusal:
+            log.debug("etcd does not take this step yet", reason=refusal)
+        self._refusal = refusal
 
     async def _adopt(self, plan: EtcdPlan) -> None:
         """Follow a plan that changed, perhaps by another leader."""
@@ -151,6 +165,7 @@ class EtcdKeeper:
             self._metrics.reachable.set(0)
             return EtcdHealth(False, unreachable_for_s=now - self._lost_at)
         self._lost_at = None
+        self._fruitless_foundings = 0
         seen = await asyncio.gather(*(self._look_at(plan, m, now) for m in members))
         self._metrics.reachable.set(1)
         self._metrics.members.set(sum(not m.learner for m in members))
@@ -188,6 +203,7 @@ class EtcdKeeper:
             case Bootstrap(new, reason):
                 log.warning("founding etcd anew" if plan.members else "founding etcd", reason=reason)
                 await self._persist(new)
+                self._fruitless_foundings += 1
                 return new
             case Secure():
                 assert self._users is not None  # noqa: S101 - _adopt has made it

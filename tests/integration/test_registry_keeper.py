@@ -58,11 +58,11 @@ class Cluster:
         self.managers = {h.node_id: h.ip for h in self.hosts}
         self.plan = EtcdPlan()
         self.seen: list[EtcdPlan] = []
-        self.keeper = self.new_keeper(self.hosts[0].identity)
+        self.keeper = self.new_keeper(self.hosts[0].identity, broken_after_s=5)
 
-    def new_keeper(self, identity: TLSIdentity) -> EtcdKeeper:
+    def new_keeper(self, identity: TLSIdentity, broken_after_s: float) -> EtcdKeeper:
         """As a new leadership makes one."""
-        limits = Limits(broken_after_s=1.5, join_patience_s=10, down_patience_s=3)
+        limits = Limits(broken_after_s=broken_after_s, join_patience_s=10, down_patience_s=3)
         return EtcdKeeper(identity, self.persist, limits=limits)
 
     async def persist(self, plan: EtcdPlan) -> None:
@@ -140,7 +140,7 @@ async def test_the_life_of_an_etcd(cluster: Cluster) -> None:
         # The leader's host is lost for good: no quorum, so a new etcd on the one that is left.
         await cluster.runners.pop(cluster.hosts[0].node_id).stop()
         await cluster.keeper.close()
-        cluster.keeper = cluster.new_keeper(demoted.identity)
+        cluster.keeper = cluster.new_keeper(demoted.identity, broken_after_s=1.5)
         del cluster.managers[cluster.hosts[0].node_id]
         await cluster.settle(1, "a new generation")
         assert cluster.plan.generation == 2

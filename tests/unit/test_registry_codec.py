@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from aetcd import rpc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from pyswarm.overlay.registry.client import prefix_end
 from pyswarm.overlay.registry.codec import Keys, Mirror, decode_fence, difference, encode_fence
 from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState
 from pyswarm.overlay.registry.server import EtcdServerConfig, EtcdTLSFiles, etcd_argv
+from pyswarm.proto.v1 import dispatcher_pb2
 
 KEYS = Keys()
 ids = st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=25)
@@ -103,6 +105,14 @@ def test_endpoints() -> None:
         with pytest.raises(InvalidArgument):
             parse_endpoint(wrong)
     assert prefix_end(b"/pyswarm/v1/") == b"/pyswarm/v10"
+
+
+def test_the_stubs_share_a_process_with_our_own() -> None:
+    ours = set(dispatcher_pb2.DESCRIPTOR.message_types_by_name)
+    assert rpc.WatchRequest().ByteSize() == 0
+    assert ours
+    assert rpc.WatchRequest.DESCRIPTOR.file.package == "etcdserverpb"
+    assert dispatcher_pb2.DESCRIPTOR.package != "etcdserverpb"
 
 
 def test_no_key_in_repr() -> None:
