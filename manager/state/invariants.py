@@ -1,0 +1,89 @@
+"""What must hold in every state: checked for each new object at apply, and for all of them by tests. Pure."""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
+
+from pyswarm.common.types import Network, Task, TaskState
+from pyswarm.manager.state.entry import Outcome, Stored, kind_of
+from pyswarm.manager.state.naming import has_unique_name, name_of, taken_message
+from pyswarm.manager.state.tables import held_addresses
+from pyswarm.manager.state.view import LiveView, View
+
+
+def clash_of(view: LiveView, obj: Stored) -> Outcome | None:
+    """Why ``obj`` cannot be stored beside the others; None when it can.
+
+    A taken name is the caller's error. Two proposers that chose the same address, subnet or VNI at the same moment
+    is nobody's: the second is told of a conflict, and chooses again.
+    """
+    if has_unique_name(obj) and any(
+        holder.id != obj.id for holder in view.tables[kind_of(obj)].named(name_of(obj))
+    ):
+        return Outcome("error", code="already_exists", message=taken_message(obj))
+    if isinstance(obj, Task):
+        for network_id, addr in held_addresses(obj):
+            holder = view.tasks.by_address(network_id, addr)
+            if holder is not None and holder.id != obj.id:
+                return Outcome("conflict", message=f"address {addr} is held by task {holder.id}")
+    elif isinstance(obj, Network):
+        current = view.networks.get(obj.id)
+        if current is None or (current.subnet, current.vni) != (obj.subnet, obj.vni):
+            return _network_clash(view, obj)
+    return None
+
+
+def _network_clash(view: View, network: Network) -> Outcome | None:
+    subnet = _subnet(network)
+    for other in view.networks.values():
+        if other.id == network.id:
+            continue
+        if network.vni and other.vni == network.vni:
+            return Outcome("conflict", message=f"VNI {network.vni} is taken by network {other.spec.name}")
+        other_subnet = _subnet(other)
+        if subnet is not None and other_subnet is not None and subnet.overlaps(other_subnet):
+            return Outcome("conflict", message=f"subnet {subnet} overlaps that of network {other.spec.name}")
+    return None
+
+
+def _subnet(network: Network) -> IPv4Network | None:
+    found = ip_network(network.subnet) if network.subnet else None
+    return found if isinstance(found, IPv4Network) else None
+
+
+def problems_of(view: LiveView) -> Iterator[str]:
+    """Every invariant that does not hold, as a sentence."""
+    for table in view.tables.values():
+        yield from table.problems()
+        for obj in table.values():
+            if not 0 < obj.version.index <= view.index:
+                yield f"{table.kind} {obj.id} has version {obj.version.index} at index {view.index}"
+            if has_unique_name(obj) and len(table.named(name_of(obj))) > 1:
+                yield f"{table.kind} name {name_of(obj)} is not unique"
+    if len(view.clusters) > 1:
+        yield f"there are {len(view.clusters)} cluster objects"
+    for network in view.networks.values():
+        clash = _network_clash(view, network)
+        if clash is not None:
+            yield f"network {network.spec.name}: {clash.message}"
+    yield from _address_problems(view)
+
+
+def _address_problems(view: LiveView) -> Iterator[str]:
+    holders: dict[tuple[str, str], str] = {}
+    for task in view.tasks.values():
+        state = task.status.state
+        if not task.node_id and TaskState.ASSIGNED.rank <= state.rank <= TaskState.RUNNING.rank:
+            yield f"task {task.id} is {state.value} on no node"
+        for key in held_addresses(task):
+            network_id, addr = key
+            if key in holders:
+                yield f"address {addr} is held by tasks {holders[key]} and {task.id}"
+            holders[key] = task.id
+            network = view.networks.get(network_id)
+            if network is None:
+                continue
+            host = ip_interface(addr).ip
+            if host not in ip_network(network.subnet):
+                yield f"address {addr} of task {task.id} is outside network {network.spec.name}"
+            if network.gateway and host == ip_address(network.gateway):
+                yield f"address {addr} of task {task.id} is the gateway of network {network.spec.name}"

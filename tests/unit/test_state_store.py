@@ -1,0 +1,432 @@
+"""The store: transactions, conflicts, names, watches, snapshots."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+from support.store import LocalProposer, local_store
+from support.virtual_clock import VirtualClock
+
+from pyswarm.common.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    NotLeader,
+    Unavailable,
+    UpdateOutOfSequence,
+)
+from pyswarm.common.types import (
+    Cluster,
+    ContainerSpec,
+    Network,
+    NetworkSpec,
+    Node,
+    NodeDescription,
+    Service,
+    ServiceSpec,
+    Task,
+    TaskNetwork,
+    TaskSpec,
+    TaskState,
+    TaskStatus,
+    Version,
+    timestamp,
+)
+from pyswarm.manager.state import Event, ResyncRequired, StateDamaged, Store, Transaction, entry
+from pyswarm.manager.state.machine import DEDUPE_WINDOW, Machine
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "state"
+
+
+def service(id: str, name: str, image: str = "busybox") -> Service:
+    template = TaskSpec(container_spec=ContainerSpec(image=image))
+    return Service(id=id, spec=ServiceSpec(name=name, task_template=template))
+
+
+def network(id: str, name: str, subnet: str, vni: int, gateway: str = "") -> Network:
+    return Network(id=id, spec=NetworkSpec(name=name), subnet=subnet, vni=vni, gateway=gateway)
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+async def add(store: Store, *objects: entry.Stored) -> None:
+    def build(tx: Transaction) -> None:
+        for obj in objects:
+            tx.create(obj)
+
+    await store.update(build)
+
+
+async def test_create_update_delete_carry_versions_and_times(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    await add(store, service("s1", "web"))
+    created = store.view.services.find("web")
+    assert created.version == Version(index=1)
+    assert created.created_at == created.updated_at == timestamp(clock.now())
+    await clock.advance(5)
+    changed = msgspec.structs.replace(created, spec=msgspec.structs.replace(created.spec, labels={"a": "b"}))
+    await store.update(lambda tx: tx.update(changed))
+    after = store.view.services.find("s1")
+    assert (after.version.index, after.spec.labels) == (2, {"a": "b"})
+    assert (after.updated_at - after.created_at).total_seconds() == 5
+    with pytest.raises(UpdateOutOfSequence):
+        await store.update(lambda tx: tx.update(changed))
+    await store.update(lambda tx: tx.delete(after))
+    assert len(store.view.services) == 0
+    store.validate()
+
+
+async def test_a_builder_that_raises_changes_nothing(clock: VirtualClock) -> None:
+    store, proposer = local_store(clock)
+
+    def build(tx: Transaction) -> None:
+        tx.create(service("s1", "web"))
+        assert tx.view.services.by_name("web") is not None
+        raise NotFound("network x not found")
+
+    with pytest.raises(NotFound):
+        await store.update(build)
+    assert proposer.index == 0
+    assert len(store.view.services) == 0
+
+
+async def test_find_by_id_name_and_unique_prefix(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    node = Node(id="n1x", description=NodeDescription(hostname="h1"))
+    await add(store, service("abc1", "web"), service("abd2", "api"), node, msgspec.structs.replace(node, id="n2x"))
+    services = store.view.services
+    assert services.find("abc1").spec.name == services.find("abc").spec.name == services.find("web").spec.name
+    with pytest.raises(NotFound, match=r"^service nope not found$"):
+        services.find("nope")
+    with pytest.raises(NotFound):
+        services.find("")
+    with pytest.raises(InvalidArgument, match="service ab is ambiguous"):
+        services.find("ab")
+    with pytest.raises(InvalidArgument, match="node h1 is ambiguous"):
+        store.view.nodes.find("h1")
+
+
+async def test_names_are_unique_also_between_concurrent_transactions(clock: VirtualClock) -> None:
+    store, _proposer = local_store(clock)
+    results = await asyncio.gather(
+        add(store, service("s1", "web")), add(store, service("s2", "Web")), return_exceptions=True
+    )
+    assert results[0] is None
+    assert isinstance(results[1], AlreadyExists)
+    with pytest.raises(AlreadyExists, match="service web already exists"):
+        await add(store, service("s3", "web"))
+    await add(store, network("n1", "app", "10.0.1.0/24", 4097))
+    with pytest.raises(AlreadyExists, match=r"^network with name app already exists$"):
+        await add(store, network("n2", "app", "10.0.2.0/24", 4098))
+
+    def swap(tx: Transaction) -> None:
+        tx.delete(tx.view.services.find("s1"))
+        tx.create(service("s9", "web"))
+
+    await store.update(swap)
+    assert store.view.services.find("web").id == "s9"
+    store.validate()
+
+
+async def test_a_conflict_is_built_again_on_the_new_state(clock: VirtualClock) -> None:
+    store, _proposer = local_store(clock)
+    await add(store, service("s1", "web"))
+    runs: list[str] = []
+
+    def label(key: str) -> None:
+        def build(tx: Transaction) -> None:
+            runs.append(key)
+            current = tx.view.services.find("s1")
+            labels = {**current.spec.labels, key: "1"}
+            tx.update(msgspec.structs.replace(current, spec=msgspec.structs.replace(current.spec, labels=labels)))
+
+        return build  # type: ignore[return-value]
+
+    keys = [f"k{i}" for i in range(5)]
+    await asyncio.gather(*(store.update(label(key)) for key in keys))  # type: ignore[arg-type]
+    assert sorted(store.view.services.find("s1").spec.labels) == keys
+    assert len(runs) > len(keys)
+
+
+async def test_small_transactions_share_entries(clock: VirtualClock) -> None:
+    store, proposer = local_store(clock)
+    await asyncio.gather(*(add(store, service(f"s{i:03}", f"name{i}")) for i in range(100)))
+    assert len(store.view.services) == 100
+    assert proposer.index <= 2
+    store.validate()
+
+
+async def test_two_networks_allocated_at_once_do_not_meet(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+
+    def build(name: str):  # type: ignore[no-untyped-def]
+        def allocate(tx: Transaction) -> None:
+            n = len(tx.view.networks) + 1
+            tx.create(network(f"id-{name}", name, f"10.0.{n}.0/24", 4096 + n))
+
+        return allocate
+
+    await asyncio.gather(*(store.update(build(f"net{i}")) for i in range(4)))
+    assert sorted(n.vni for n in store.view.networks.values()) == [4097, 4098, 4099, 4100]
+    store.validate()
+
+
+async def test_an_address_is_held_until_its_task_has_ended(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    held = (TaskNetwork(network_id="net", addr="10.0.1.2/24"),)
+    await add(store, network("net", "app", "10.0.1.0/24", 4097), Task(id="t1", networks=held))
+    with pytest.raises(Unavailable):
+        await add(store, Task(id="t2", networks=held))
+
+    def end(tx: Transaction) -> None:
+        task = tx.view.tasks.find("t1")
+        tx.update(msgspec.structs.replace(task, status=TaskStatus(state=TaskState.FAILED)))
+
+    await store.update(end)
+    await add(store, Task(id="t2", networks=held))
+    holder = store.view.tasks.by_address("net", "10.0.1.2/24")
+    assert holder is not None
+    assert holder.id == "t2"
+    store.validate()
+
+
+async def test_task_indexes_in_view_and_transaction(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    await add(store, Task(id="t1", service_id="s", slot=1), Task(id="t2", service_id="s", slot=2))
+
+    def build(tx: Transaction) -> None:
+        first = tx.view.tasks.find("t1")
+        status = TaskStatus(state=TaskState.ASSIGNED)
+        tx.update(msgspec.structs.replace(first, node_id="n", status=status))
+        tx.delete(tx.view.tasks.find("t2"))
+        tx.create(Task(id="t3", service_id="s", slot=1))
+        assert {t.id for t in tx.view.tasks.by_service("s")} == {"t1", "t3"}
+        assert [t.id for t in tx.view.tasks.by_node("n")] == ["t1"]
+        assert {t.id for t in tx.view.tasks.by_slot("s", 1)} == {"t1", "t3"}
+        assert len(tx.view.tasks) == 2
+        assert tx.changes == 3
+
+    await store.update(build)
+    tasks = store.view.tasks
+    assert {t.id for t in tasks.by_service("s")} == {"t1", "t3"}
+    assert [t.id for t in tasks.by_node("n")] == ["t1"]
+    assert tasks.by_slot("s", 2) == []
+    store.validate()
+
+
+async def test_tasks_never_go_back(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    status = TaskStatus(state=TaskState.RUNNING)
+    await add(store, Task(id="t1", node_id="n", status=status, desired_state=TaskState.SHUTDOWN))
+    task = store.view.tasks.find("t1")
+    earlier = msgspec.structs.replace(task, status=TaskStatus(state=TaskState.STARTING))
+    with pytest.raises(FailedPrecondition, match="cannot go back from running to starting"):
+        await store.update(lambda tx: tx.update(earlier))
+    with pytest.raises(FailedPrecondition, match="wanted running again"):
+        await store.update(lambda tx: tx.update(msgspec.structs.replace(task, desired_state=TaskState.RUNNING)))
+
+
+async def test_tasks_share_their_services_spec(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    await add(store, service("s1", "web"))
+    spec = msgspec.msgpack.decode(
+        msgspec.msgpack.encode(store.view.services.find("s1").spec.task_template), type=TaskSpec
+    )
+    await add(store, Task(id="t1", service_id="s1", spec=spec))
+    assert store.view.tasks.find("t1").spec is store.view.services.find("s1").spec.task_template
+    other = Store(clock)
+    other.restore(store.snapshot()(), 2)
+    assert other.view.tasks.find("t1").spec is other.view.services.find("s1").spec.task_template
+
+
+async def test_watch_gives_every_change_once_in_order(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    await add(store, service("s0", "zero"))
+    watch = store.watch()
+    known = {s.id for s in store.view.services.values()}
+    await add(store, service("s1", "one"), service("s2", "two"))
+    await store.update(lambda tx: tx.delete(tx.view.services.find("s1")))
+    first = await anext(watch)
+    assert [(e.action, e.obj.id) for e in first] == [("create", "s1"), ("create", "s2")]
+    second = await anext(watch)
+    assert [(e.action, e.obj.id, e.new) for e in second] == [("remove", "s1", None)]
+    assert known == {"s0"}
+    watch.poke()
+    assert await anext(watch) == ()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await anext(watch)
+    await add(store, service("s3", "three"))
+    assert [e.obj.id for e in watch.drain()] == ["s3"]
+    watch.close()
+    assert [batch async for batch in watch] == []
+
+
+async def test_a_slow_watcher_and_a_restore_require_a_resync(clock: VirtualClock) -> None:
+    store, proposer = local_store(clock)
+    slow, other = store.watch(max_pending=2), store.watch()
+    await add(store, *(service(f"s{i}", f"n{i}") for i in range(3)))
+    with pytest.raises(ResyncRequired):
+        await anext(slow)
+    assert len(await anext(other)) == 3
+    store.restore(store.snapshot()(), proposer.index)
+    with pytest.raises(ResyncRequired):
+        await anext(other)
+
+
+async def test_failures_of_the_proposal_reach_all_in_the_batch(clock: VirtualClock) -> None:
+    store, proposer = local_store(clock)
+    proposer.fail = NotLeader("10.0.0.2:2377")
+    results = await asyncio.gather(
+        *(add(store, service(f"s{i}", f"n{i}")) for i in range(3)), return_exceptions=True
+    )
+    assert all(isinstance(r, NotLeader) for r in results)
+    proposer.fail = None
+    await add(store, service("s0", "n0"))
+    with pytest.raises(Unavailable):
+        await add(Store(clock), service("s0", "n0"))
+
+
+async def test_a_cancelled_caller_does_not_disturb_the_others(clock: VirtualClock) -> None:
+    store, proposer = local_store(clock)
+    proposer.gate = asyncio.Event()
+    first = asyncio.ensure_future(add(store, service("s1", "one")))
+    await clock.settle()
+    second = asyncio.ensure_future(add(store, service("s2", "two")))
+    third = asyncio.ensure_future(add(store, service("s3", "three")))
+    await clock.settle()
+    first.cancel()
+    second.cancel()
+    await clock.settle()
+    proposer.gate.set()
+    await third
+    # The first was on its way already and may be stored; the second never left.
+    assert {s.id for s in store.view.services.values()} == {"s1", "s3"}
+
+
+async def test_closing_the_store_answers_who_waits(clock: VirtualClock) -> None:
+    store, proposer = local_store(clock)
+    proposer.gate = asyncio.Event()
+    waiting = [asyncio.ensure_future(add(store, service(f"s{i}", f"n{i}"))) for i in range(2)]
+    await clock.settle()
+    await store.close()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(r, Unavailable) for r in results)
+
+
+async def test_snapshot_restores_state_and_window(clock: VirtualClock) -> None:
+    store, proposer = local_store(clock)
+    await add(store, service("s1", "web"), Cluster(id="c1"), network("net", "app", "10.0.1.0/24", 4097))
+    capture = store.snapshot()
+    await add(store, service("s2", "later"))
+    data = await asyncio.to_thread(capture)
+    other = Store(clock)
+    other.restore(data, 1)
+    other.validate()
+    assert other.view.index == 1
+    assert other.view.services.by_name("later") is None
+    assert other.view.services.find("web") == store.view.services.find("web")
+    assert other.view.cluster == store.view.cluster
+    for index, command in enumerate(proposer.log[:2], start=2):
+        other.apply(index, command)
+    assert other.view.services.find("web").version.index == 1, "the first request was answered before"
+    with pytest.raises(StateDamaged):
+        other.restore(data[:-7], 1)
+    assert other.view.services.by_name("web") is not None
+
+
+def record(request_id: str, *actions: entry.Action) -> bytes:
+    return entry.encode_record(entry.TransactionRecord(request_id, actions))
+
+
+def test_apply_never_raises_and_keeps_nothing_of_a_bad_transaction() -> None:
+    machine = Machine()
+    raw = entry.encode_object(service("s1", "web"))
+    bad = [
+        record("r1", entry.Action("create", "service", "s1", 0, raw), entry.Action("create", "moon", "m", 0, raw)),
+        record("r2", entry.Action("create", "task", "s1", 0, msgspec.Raw(b"\x91\x01"))),
+        record("r3", entry.Action("update", "service", "s1", 7, raw)),
+        record("r4", entry.Action("create", "service", "s1", 0, raw)),
+    ]
+    data, events = machine.apply(1, entry.encode_entry(bad))
+    assert [o.status for o in entry.decode_outcomes(data)] == ["error", "error", "conflict", "ok"]
+    assert [e.action for e in events] == ["create"]
+    for index, junk in enumerate((b"", b"\xc1", b"\x93\x01\x02\x03", entry.encode_entry(bad)[:-3]), start=2):
+        data, events = machine.apply(index, junk)
+        assert [o.status for o in entry.decode_outcomes(data)] == ["error"]
+        assert events == ()
+    newer = msgspec.msgpack.encode(entry.Envelope(schema=99, body=msgspec.Raw(b"\x80")))
+    data, _ = machine.apply(9, newer)
+    assert "format 99 is not known" in entry.decode_outcomes(data)[0].message
+    machine.validate()
+
+
+def test_the_window_of_request_ids_is_bounded_and_answers_repeats() -> None:
+    machine = Machine()
+    create = record("same", entry.Action("create", "service", "s1", 0, entry.encode_object(service("s1", "web"))))
+    first, _ = machine.apply(1, entry.encode_entry([create]))
+    again, events = machine.apply(2, entry.encode_entry([create]))
+    assert first == again
+    assert events == ()
+    for i in range(DEDUPE_WINDOW):
+        machine.apply(3 + i, entry.encode_entry([record(f"r{i}", entry.Action("delete", "task", "none"))]))
+    late, _ = machine.apply(9999, entry.encode_entry([create]))
+    assert entry.decode_outcomes(late)[0].status == "conflict"
+    machine.validate()
+
+
+async def test_managers_that_apply_the_same_log_agree(clock: VirtualClock) -> None:
+    leader, follower = Store(clock), Store(VirtualClock(start_s=0))
+    proposer = LocalProposer(leader, follower)
+    leader.bind(proposer.propose)
+    await asyncio.gather(*(add(leader, service(f"s{i}", f"n{i % 7}")) for i in range(20)), return_exceptions=True)
+    assert len(leader.view.services) == 7
+    assert leader.snapshot()() == follower.snapshot()()
+
+
+def golden_record() -> entry.TransactionRecord:
+    task = Task(
+        id="t1", service_id="s1", service_name="web", slot=3, node_id="n1",
+        spec=TaskSpec(container_spec=ContainerSpec(image="busybox:latest", args=("httpd", "-f"))),
+        status=TaskStatus(timestamp=timestamp(1_700_000_000), state=TaskState.RUNNING, message="started"),
+        networks=(TaskNetwork(network_id="net", addr="10.0.1.3/24", mac="02:42:0a:00:01:03"),),
+    )  # fmt: skip
+    return entry.TransactionRecord(
+        "request-1",
+        (
+            entry.Action("delete", "network", "old", 4),
+            entry.Action("create", "service", "s1", 0, entry.encode_object(service("s1", "web"))),
+            entry.Action("update", "task", "t1", 7, entry.encode_object(task)),
+        ),
+    )
+
+
+def test_entries_of_version_1_are_read_for_ever() -> None:
+    """A stored log outlives releases: what is in the file must decode to this, whatever else changes."""
+    stored = bytes.fromhex((GOLDEN / "entry_v1.hex").read_text())
+    assert entry.decode_entry(stored) == (golden_record(),)
+    (decoded,) = entry.decode_entry(stored)
+    task = entry.decode_object("task", decoded.actions[2].obj)
+    assert isinstance(task, Task)
+    assert (task.name, task.networks[0].addr) == ("web.3", "10.0.1.3/24")
+    assert task.status.state is TaskState.RUNNING
+    assert decoded.actions[0] == entry.Action("delete", "network", "old", 4)
+
+
+def test_entries_are_written_as_version_1() -> None:
+    """Fails when the written form changes: then SCHEMA must too, or older managers misread it."""
+    assert (
+        entry.encode_entry([entry.encode_record(golden_record())]).hex()
+        == (GOLDEN / "entry_v1.hex").read_text().strip()
+    )
+
+
+def test_event_knows_its_object() -> None:
+    web = service("s1", "web")
+    assert Event("remove", web, None).obj is web
+    assert Event("create", None, web).obj is web
