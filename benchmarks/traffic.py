@@ -22,7 +22,8 @@ while (d := c.recv(64)): c.sendall(d)
 """
 _ECHO_CLIENT = """
 import socket, statistics, sys, time
-c = socket.create_connection((sys.argv[1], int(sys.argv[2]))); c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+c = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 took = []
 for _ in range(5000):
     t = time.perf_counter(); c.sendall(b"x" * 32); c.recv(64); took.append(time.perf_counter() - t)
@@ -47,8 +48,20 @@ def throughput_gbps(server_ns: str, client_ns: str, addr: str, streams: int) -> 
             if server.poll() is not None:
                 raise SystemExit("iperf3 does not listen")
         output = subprocess.run(
-            [*_enter(client_ns, CLIENT_CORE), "iperf3", "-c", addr, "-p", str(PORT), "-P", str(streams), "-J"]
-            + ["-t", str(SECONDS), "-O", "1"],
+            [
+                *(
+                    *_enter(client_ns, CLIENT_CORE),
+                    "iperf3",
+                    "-c",
+                    addr,
+                    "-p",
+                    str(PORT),
+                    "-P",
+                    str(streams),
+                    "-J",
+                ),
+                *("-t", str(SECONDS), "-O", "1"),
+            ],
             capture_output=True,
             text=True,
             check=True,

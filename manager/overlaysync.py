@@ -71,6 +71,7 @@ class OverlaySync:
             except TimeoutError:
                 self._writer.invalidate()
             await self._clock.sleep(DEBOUNCE_S)
+            watch.drain()
             await self._sync_until_done()
 
     async def _sync_until_done(self) -> None:

@@ -59,8 +59,10 @@ def test_a_service_spreads_and_is_reached_across_hosts_inside_vxlan(cluster: Clu
     here = next(t for t in tasks if t.node == "h1")
     there = next(t for t in tasks if t.node == "h4")
     capture = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{cluster.lab.netns('sw')}"]
-        + ["tcpdump", "-i", "any", "-nn", "-c", "2", "-l", f"udp port 4789 and host {cluster.lab.ip('h4')}"],
+        [
+            *("nsenter", f"--net=/run/netns/{cluster.lab.netns('sw')}"),
+            *("tcpdump", "-i", "any", "-nn", "-c", "2", "-l", f"udp port 4789 and host {cluster.lab.ip('h4')}"),
+        ],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
