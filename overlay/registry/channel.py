@@ -37,7 +37,7 @@ class RegistryTLS(msgspec.Struct, frozen=True):
     ca_pem: bytes
     cert_pem: bytes
     key_pem: bytes
-    server_name: str
+    server_name: str = ""
 
     @classmethod
     def of_identity(cls, identity: Identity) -> "RegistryTLS":
@@ -87,7 +87,7 @@ def open_channel(url: str, tls: RegistryTLS | None) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(target, options=options)
     if tls is None:
         raise InvalidArgument(f"etcd endpoint {url!r} needs a certificate")
-    if scheme == "own":
+    if scheme == "own" and tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     credentials = grpc.ssl_channel_credentials(
         root_certificates=tls.ca_pem, private_key=tls.key_pem, certificate_chain=tls.cert_pem

@@ -40,7 +40,6 @@ __all__ = [
     "EtcdAssignment",
     "EtcdKeeper",
     "EtcdPlan",
-    "KeeperMetrics",
     "Managers",
     "assignment_for",
     "decode_plan",
@@ -52,7 +51,7 @@ _STATUS_TIMEOUT_S = 1.5
 
 
 class KeeperMetrics:
-    """What the keepers of one process report; made once, as each leadership has a keeper of its own."""
+    """What one leadership's keeper reports, to a registry that lasts as long."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.reachable = Gauge("pyswarm_etcd_reachable", "1 while etcd has a quorum", registry=registry)
@@ -74,14 +73,14 @@ class EtcdKeeper:
         prefix: str = PREFIX,
         clock: Clock | None = None,
         limits: Limits | None = None,
-        metrics: KeeperMetrics | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
         self._persist = persist
         self._keys = Keys(prefix)
         self._prefix = prefix
         self._clock: Clock = clock or SystemClock()
         self._limits = limits or Limits()
-        self._metrics = metrics or KeeperMetrics(CollectorRegistry())
+        self._metrics = KeeperMetrics(registry or CollectorRegistry())
         self.client = EtcdClient((), RegistryTLS.of_identity(identity), timeout_s=2.0)
         self._admin = EtcdAdmin(self.client)
         self._generation = -1

@@ -149,10 +149,11 @@ class EtcdHealth:
 
 @dataclass(frozen=True)
 class Managers:
-    """The cluster's managers (id -> address), and which of them are heard of. ``self_id`` is the leader."""
+    """The cluster's managers, and which of them are heard of. ``self_id`` is the leader."""
 
     self_id: str
     addrs: Mapping[str, str]
+    """Node id -> address; empty where it is not known yet."""
     alive: frozenset[str]
     failed_for_s: Mapping[str, float] = field(default_factory=dict)
     """Nodes on which etcd did not start in this generation, and how long ago that was."""
@@ -236,7 +237,7 @@ def next_step(plan: EtcdPlan, managers: Managers, health: EtcdHealth, limits: Li
     limits = limits or Limits()
     if not plan.members:
         return _bootstrap(plan, managers, "there is none yet")
-    if not any(managers.addrs.get(m.node_id) == m.addr for m in plan.members):
+    if not any(managers.addrs.get(m.node_id) in (m.addr, "") for m in plan.members):
         return _bootstrap(plan, managers, "no member is where a manager is")
     if not health.reachable:
         if health.unreachable_for_s >= limits.broken_after_s:
@@ -264,10 +265,15 @@ def _new_member(plan: EtcdPlan, managers: Managers, node_id: str) -> EtcdMember:
     return EtcdMember(node_id, managers.addrs[node_id], plan.last_incarnation + 1, *ports)
 
 
+def _candidates(managers: Managers) -> list[str]:
+    """Managers that are alive and can be reached."""
+    return [n for n, addr in managers.addrs.items() if addr and n in managers.alive]
+
+
 def _bootstrap(plan: EtcdPlan, managers: Managers, reason: str) -> EtcdStep:
     """On the leader's own node if possible: it is certainly alive. Nodes where etcd failed are the last resort."""
     candidates = sorted(
-        managers.alive & managers.addrs.keys(),
+        _candidates(managers),
         key=lambda n: (n in managers.failed_for_s, n != managers.self_id, n),
     )
     if not candidates:
@@ -311,7 +317,7 @@ def _unwanted(plan: EtcdPlan, managers: Managers, health: EtcdHealth, limits: Li
 def _why_unwanted(planned: EtcdMember, seen: MemberHealth, managers: Managers, limits: Limits) -> str:
     if planned.node_id not in managers.addrs:
         return "its node is no manager any more"
-    if managers.addrs[planned.node_id] != planned.addr:
+    if managers.addrs[planned.node_id] not in (planned.addr, ""):
         return "its node has another address now"
     if seen.healthy:
         return ""
@@ -337,7 +343,7 @@ def _missing(plan: EtcdPlan, managers: Managers, health: EtcdHealth, limits: Lim
         return None
     candidates = sorted(
         node_id
-        for node_id in managers.alive & managers.addrs.keys()
+        for node_id in _candidates(managers)
         if plan.member(node_id) is None
         and managers.failed_for_s.get(node_id, limits.retry_failed_after_s) >= limits.retry_failed_after_s
     )

@@ -34,7 +34,7 @@ class RegistryMetrics:
 
 
 class RegistryWatcher:
-    """Calls ``on_state`` with the whole state after each burst of changes.
+    """Owns ``client``; calls ``on_state`` with the whole state after each burst of changes.
 
     While etcd is lost, and while a wiped etcd is not filled completely again, nothing is called: the last state
     stays in force. A state equal to the last one delivered is not delivered again.
@@ -42,19 +42,18 @@ class RegistryWatcher:
 
     def __init__(
         self,
-        identity: Identity,
+        client: EtcdClient,
         on_state: Callable[[OverlayState], None],
         *,
-        endpoints: Sequence[str] = (),
         prefix: str = PREFIX,
         clock: Clock | None = None,
-        registry: CollectorRegistry | None = None,
+        metrics: CollectorRegistry | None = None,
     ) -> None:
-        self._client = EtcdClient(endpoints, RegistryTLS.of_identity(identity))
+        self._client = client
         self._on_state = on_state
         self._keys = Keys(prefix)
         self._clock: Clock = clock or SystemClock()
-        self._metrics = RegistryMetrics(registry or CollectorRegistry())
+        self._metrics = RegistryMetrics(metrics or CollectorRegistry())
         self._mirror = Mirror(self._keys)
         self._delivered: OverlayState | None = None
         self._dirty = asyncio.Event()
@@ -66,7 +65,7 @@ class RegistryWatcher:
         """Whether the watch is established now."""
         return self._connected
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to follow the registry."""
         self._tasks.spawn(self._follow(), "follow")
         self._tasks.spawn(self._deliver(), "deliver")

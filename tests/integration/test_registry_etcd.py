@@ -79,12 +79,7 @@ class Seen:
     def __init__(self, host: Host, *members: Host) -> None:
         self.states: list[OverlayState] = []
         self.metrics = CollectorRegistry()
-        self.watcher = RegistryWatcher(
-            host.identity,
-            self.states.append,
-            endpoints=[m.client_url for m in members],
-            registry=self.metrics,
-        )
+        self.watcher = RegistryWatcher(host.client(*members), self.states.append, metrics=self.metrics)
 
     def sample(self, name: str) -> float:
         """A metric's value."""
@@ -111,7 +106,7 @@ class Seen:
 async def seen(hosts: list[Host], client: EtcdClient) -> AsyncIterator[Seen]:
     """A watcher on the worker."""
     seen = Seen(hosts[3], hosts[0])
-    await seen.watcher.start()
+    seen.watcher.start()
     yield seen
     await seen.watcher.stop()
 

@@ -109,8 +109,8 @@ async def test_the_life_of_an_etcd(cluster: Cluster) -> None:
     assert [p.sealed for p in cluster.seen][:2] == [True, False]
     assert {p.generation for p in cluster.seen} == {1}
     states: list[OverlayState] = []
-    watcher = RegistryWatcher(cluster.worker.identity, states.append)
-    await watcher.start()
+    watcher = RegistryWatcher(cluster.worker.client(), states.append)
+    watcher.start()
     watcher.set_endpoints(cluster.plan.client_endpoints)
     try:
         await RegistryWriter(cluster.keeper.client).sync(state_of("first"), (1, 1))

@@ -52,6 +52,19 @@ LOST = EtcdHealth(False, unreachable_for_s=99)
 
 CASES = {
     "nothing yet": (EtcdPlan(), managers_of(), EtcdHealth(False), Bootstrap),
+    "no address is known yet": (EtcdPlan(), managers_of({"a": ""}), EtcdHealth(False), Wait),
+    "a member's address is not known at the moment": (
+        plan_of(A, B),
+        managers_of({"a": A.addr, "b": ""}),
+        ok(seen(A), seen(B)),
+        Settled,
+    ),
+    "a newcomer's address is not known yet": (
+        plan_of(A),
+        managers_of({"a": A.addr, "b": ""}),
+        ok(seen(A)),
+        Settled,
+    ),
     "nobody alive": (EtcdPlan(), managers_of(alive=""), EtcdHealth(False), Wait),
     "starting": (plan_of(A), managers_of(), EtcdHealth(False, unreachable_for_s=3), Wait),
     "no quorum": (plan_of(A, B), managers_of(), LOST, Bootstrap),
