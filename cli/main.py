@@ -1,0 +1,107 @@
+"""Entry point of the ``pyswarm`` command."""
+
+import sys
+
+import click
+
+from pyswarm.cli.base import Entry, LazyGroup
+from pyswarm.cli.errors import CliError
+
+_HELP = {"help_option_names": ["--help"]}
+
+
+def _group(name: str, text: str, example: str, entries: dict[str, Entry]) -> LazyGroup:
+    epilog = f"Example: pyswarm {name} {example}"
+    return LazyGroup(name, entries=entries, help=text, epilog=epilog, context_settings=_HELP, no_args_is_help=True)
+
+
+_SWARM = {
+    "init": Entry("swarm", "init", "Initialize a swarm"),
+    "join": Entry("swarm", "join", "Join a swarm as a node and/or manager"),
+    "join-token": Entry("swarm", "join_token", "Manage join tokens"),
+    "leave": Entry("swarm", "leave", "Leave the swarm"),
+    "update": Entry("swarm", "update", "Update the swarm"),
+}
+_NODE = {
+    "inspect": Entry("node", "inspect", "Display detailed information on one or more nodes"),
+    "ls": Entry("node", "ls", "List nodes in the swarm", "list"),
+    "ps": Entry("node", "ps", "List tasks running on one or more nodes"),
+    "rm": Entry("node", "rm", "Remove one or more nodes from the swarm", "remove"),
+    "update": Entry("node", "update", "Update a node"),
+}
+_SERVICE = {
+    "create": Entry("service_create", "create", "Create a new service"),
+    "inspect": Entry("service", "inspect", "Display detailed information on one or more services"),
+    "ls": Entry("service", "ls", "List services", "list"),
+    "ps": Entry("service", "ps", "List the tasks of one or more services"),
+    "rm": Entry("service", "rm", "Remove one or more services", "remove"),
+    "scale": Entry("service", "scale", "Scale one or multiple replicated services"),
+    "update": Entry("service_update", "update", "Update a service"),
+}
+_NETWORK = {
+    "create": Entry("network", "create", "Create a network"),
+    "inspect": Entry("network", "inspect", "Display detailed information on one or more networks"),
+    "ls": Entry("network", "ls", "List networks", "list"),
+    "rm": Entry("network", "rm", "Remove one or more networks", "remove"),
+}
+
+
+@click.group(
+    "pyswarm",
+    cls=LazyGroup,
+    entries={
+        "info": Entry("system", "info", "Display system-wide information"),
+        "version": Entry("system", "version", "Show the version information"),
+    },
+    context_settings=_HELP,
+    epilog="Example: pyswarm swarm init --advertise-addr 192.0.2.1",
+)
+@click.option("-H", "--host", metavar="URL", help="The daemon's socket [PYSWARM_HOST, DOCKER_HOST or default]")
+def root(host: str | None) -> None:
+    """Turn Docker hosts into one cluster."""
+
+
+for _name, _text, _example, _entries in (
+    ("network", "Manage networks", "create -d overlay app", _NETWORK),
+    ("node", "Manage swarm nodes", "ls", _NODE),
+    ("service", "Manage services", "create --name web --replicas 6 busybox:latest httpd -f", _SERVICE),
+    ("swarm", "Manage the swarm", "init --advertise-addr 192.0.2.1", _SWARM),
+):
+    root.add_command(_group(_name, _text, _example, _entries))
+
+
+def main() -> int:
+    """Run the command line; errors are one line on stderr."""
+    try:
+        root.main(standalone_mode=False)
+        sys.stdout.flush()
+    except CliError as exc:
+        if str(exc):
+            _complain(f"{exc.prefix}{exc}")
+        return exc.exit_code
+    except click.exceptions.NoArgsIsHelpError as exc:
+        _complain(exc.format_message())
+        return 2
+    except click.UsageError as exc:
+        where = f"\nSee '{exc.ctx.command_path} --help'." if exc.ctx else ""
+        text = f"unknown flag: {exc.option_name}" if isinstance(exc, click.NoSuchOption) else exc.format_message()
+        _complain(f"Error: {text}{where}")
+        return 2
+    except click.ClickException as exc:
+        _complain(f"Error: {exc.format_message()}")
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; the interpreter must not complain about it at its end.
+        sys.stdout = None
+        return 141
+    return 0
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""``pyswarm service create``."""
+
+from typing import Any
+
+import click
+
+from pyswarm.cli.base import command, pass_client, refused
+from pyswarm.cli.client import Client
+from pyswarm.cli.errors import UsageError, not_supported
+from pyswarm.cli.output import emit
+from pyswarm.cli.progress import wait_converged
+from pyswarm.cli.service_options import (
+    REFUSED,
+    Spec,
+    apply_shared,
+    environment,
+    environment_files,
+    labels,
+    network_name,
+    shared_options,
+)
+
+_MODES = ("global", "replicated-job", "global-job")
+
+
+@refused(
+    *REFUSED, "config", "constraint", "dns", "dns-option", "dns-search", "generic-resource", "host", "mount",
+    "placement-pref", "p/publish", "secret", "sysctl", "ulimit",
+)  # fmt: skip
+@command(
+    "create",
+    "pyswarm service create --name web --replicas 6 --network app busybox:latest httpd -f -p 80\n"
+    "pyswarm service create --name db -e MODE=primary --limit-memory 512m postgres:15",
+    # What follows the image is the service's own command line, options included.
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("image", metavar="IMAGE")
+@click.argument("args", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--container-label", multiple=True, metavar="KEY=VALUE", help="Container labels")
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set environment variables")
+@click.option("--env-file", multiple=True, metavar="FILE", help="Read in a file of environment variables")
+@click.option("--group", multiple=True, help="Supplementary user groups for the container")
+@click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Service labels")
+@click.option("--mode", default="replicated", show_default=True, help="Service mode")
+@click.option("--name", default="", help="Service name")
+@click.option("--network", multiple=True, metavar="NETWORK", help="Network attachments")
+@shared_options
+@pass_client
+def create(client: Client, image: str, args: tuple[str, ...], **given: Any) -> None:
+    """Create a new service."""
+    spec = _spec(image, args, given)
+    ids = [client.one("networks", network_name(text), scope="swarm")["Id"] for text in given["network"]]
+    if ids:
+        spec["TaskTemplate"]["Networks"] = [{"Target": id_} for id_ in ids]
+    service_id = client.post("/services/create", spec)["ID"]
+    emit(service_id)
+    if not given["detach"]:
+        wait_converged(client, service_id, quiet=given["quiet"])
+
+
+def _spec(image: str, args: tuple[str, ...], given: dict[str, Any]) -> Spec:
+    if given["mode"] in _MODES:
+        raise not_supported(f"--mode {given['mode']}")
+    if given["mode"] != "replicated":
+        raise UsageError(f"Unknown mode: {given['mode']}, only replicated is supported")
+    container: Spec = {"Image": image}
+    if args:
+        container["Args"] = list(args)
+    env = environment_files(given["env_file"]) + environment(given["env"])
+    if env:
+        container["Env"] = env
+    if given["container_label"]:
+        container["Labels"] = labels(given["container_label"])
+    if given["group"]:
+        container["Groups"] = list(given["group"])
+    spec: Spec = {
+        "Name": given["name"],
+        "Labels": labels(given["label"]),
+        "TaskTemplate": {"ContainerSpec": container},
+        "Mode": {"Replicated": {"Replicas": 1}},
+        "EndpointSpec": {"Mode": "vip"},
+    }
+    apply_shared(spec, given)
+    return spec
