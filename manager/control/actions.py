@@ -1,0 +1,340 @@
+"""What the leader does for each call: look, check, and commit one transaction.
+
+Reads wait at Raft's read barrier first, so that they see everything acknowledged before they were asked.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from pyswarm.common.clock import Clock
+from pyswarm.common.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InUse,
+    InvalidArgument,
+    NotFound,
+    UpdateOutOfSequence,
+)
+from pyswarm.common.ids import new_id
+from pyswarm.common.jointoken import new_join_token
+from pyswarm.common.types import (
+    SECOND_NS,
+    Cluster,
+    ClusterSpec,
+    JoinTokens,
+    Network,
+    NetworkAttachmentConfig,
+    NetworkSpec,
+    Node,
+    NodeSpec,
+    NodeState,
+    Object,
+    ReplicatedMode,
+    Service,
+    ServiceMode,
+    ServiceSpec,
+    Task,
+    TaskState,
+    TaskStatus,
+    timestamp,
+)
+from pyswarm.manager.allocator.plan import allocate_network
+from pyswarm.manager.control import filters, validate
+from pyswarm.manager.control.names import new_service_name
+from pyswarm.manager.leadership import RaftLeadership
+from pyswarm.manager.state import Store, Transaction, View
+
+T = TypeVar("T", bound=Object)
+
+#: How long the removal of a network waits for tasks that are stopping; Docker's grace period is half of it.
+STOPPING_PATIENCE_S = 20.0
+STOPPING_POLL_S = 0.25
+#: What is kept of a caller's patience for the commit itself.
+COMMIT_RESERVE_S = 1.0
+
+
+class Actions:
+    """Runs on the leader only; every method may raise NotLeader."""
+
+    def __init__(
+        self,
+        store: Store,
+        raft: RaftLeadership,
+        clock: Clock,
+        is_reachable: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._store = store
+        self._raft = raft
+        self._clock = clock
+        self._is_reachable = is_reachable
+
+    async def get(self, kind: str, ref: str) -> Object:
+        """One object by id, name or id prefix; ``cluster`` needs no reference."""
+        await self._raft.read_barrier()
+        view = self._store.view
+        if kind == "service":
+            return view.services.find(ref)
+        if kind == "task":
+            return view.tasks.find(ref)
+        if kind == "network":
+            return view.networks.find(ref)
+        if kind == "node":
+            return self._shown_node(view.nodes.find(ref))
+        if kind == "cluster":
+            return _shown_cluster(_cluster(view))
+        raise InvalidArgument(f'there are no objects of kind "{kind}"')
+
+    async def list(self, kind: str, wanted: Mapping[str, Sequence[str]]) -> Sequence[Object]:
+        """The objects of ``kind`` that pass the filters."""
+        await self._raft.read_barrier()
+        found = filters.select(self._store.view, kind, wanted)
+        return [self._shown_node(obj) if isinstance(obj, Node) else obj for obj in found]
+
+    def _shown_node(self, node: Node) -> Node:
+        """Who leads and who is reachable is known now, not stored."""
+        if node.manager_status is None:
+            return node
+        leader = self._raft.leader
+        leads = leader is not None and leader.node_id == node.id
+        if self._is_reachable is not None:
+            reachable = leads or self._is_reachable(node.id)
+        else:
+            reachable = leads or node.status.state is not NodeState.DOWN
+        status = replace(
+            node.manager_status, leader=leads, reachability="reachable" if reachable else "unreachable"
+        )
+        return replace(node, manager_status=status)
+
+    async def create_service(self, spec: ServiceSpec) -> Service:
+        """Store a new service; the orchestrator does the rest. One without a name is given one."""
+        if not spec.name:
+            services = self._store.view.services
+            spec = replace(spec, name=new_service_name(lambda name: services.by_name(name) is not None))
+        validate.check_service(spec)
+        service_id = new_id()
+
+        def build(tx: Transaction) -> Service:
+            if tx.view.services.by_name(spec.name) is not None:
+                raise AlreadyExists(
+                    "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
+                    f"service {spec.name} already exists"
+                )
+            service = Service(id=service_id, spec=_stored_spec(tx.view, spec))
+            tx.create(service)
+            return service
+
+        built = await self._store.update(build, reason="service create")
+        return self._store.view.services.get(service_id) or built
+
+    async def update_service(self, ref: str, version: int, spec: ServiceSpec) -> Service:
+        """Give a service a new spec; the present one becomes its previous one."""
+        validate.check_service(spec)
+
+        def change(view: View, service: Service) -> ServiceSpec:
+            if spec.name != service.spec.name:
+                raise InvalidArgument("renaming services is not supported")
+            return _stored_spec(view, spec)
+
+        return await self._change_service(ref, version, change)
+
+    async def rollback_service(self, ref: str, version: int) -> Service:
+        """Swap the present and the previous spec."""
+
+        def change(view: View, service: Service) -> ServiceSpec:
+            if service.previous_spec is None:
+                raise FailedPrecondition(f"service {service.spec.name} does not have a previous spec")
+            # A network of then may be gone by now.
+            return _stored_spec(view, service.previous_spec)
+
+        return await self._change_service(ref, version, change)
+
+    async def _change_service(
+        self, ref: str, version: int, change: Callable[[View, Service], ServiceSpec]
+    ) -> Service:
+        def build(tx: Transaction) -> Service:
+            service = tx.view.services.find(ref)
+            _require_version(service, version)
+            changed = replace(
+                service, spec=change(tx.view, service), previous_spec=service.spec, update_status=None
+            )
+            tx.update(changed)
+            return changed
+
+        built = await self._store.update(build, reason="service update")
+        return self._store.view.services.get(built.id) or built
+
+    async def remove_service(self, ref: str) -> None:
+        """Remove the service; the orchestrator ends its tasks."""
+
+        def build(tx: Transaction) -> None:
+            tx.delete(tx.view.services.find(ref))
+
+        await self._store.update(build, reason="service remove")
+
+    async def create_network(self, spec: NetworkSpec) -> Network:
+        """Store a new network with its subnet and VNI."""
+        validate.check_network(spec)
+        network_id = new_id()
+
+        def build(tx: Transaction) -> Network:
+            if tx.view.networks.by_name(spec.name) is not None:
+                raise AlreadyExists(f"network with name {spec.name} already exists")
+            network = allocate_network(tx.view, Network(id=network_id, spec=spec))
+            tx.create(network)
+            return network
+
+        built = await self._store.update(build, reason="network create")
+        return self._store.view.networks.get(network_id) or built
+
+    async def remove_network(self, ref: str, timeout_s: float) -> None:
+        """Remove a network no service uses. Tasks that are stopping still hold addresses in it, so it waits for
+        them: scripts remove a service and its network in one breath."""
+        deadline_s = self._clock.monotonic() + min(STOPPING_PATIENCE_S, timeout_s - COMMIT_RESERVE_S)
+        await self._raft.read_barrier()
+
+        def build(tx: Transaction) -> None:
+            network = tx.view.networks.find(ref)
+            _require_unused(tx.view, network)
+            user = _task_in(tx.view, network)
+            if user is not None:
+                raise InUse(f"network {network.spec.name} is in use by task {user.name} ({_doing(tx.view, user)})")
+            tx.delete(network)
+
+        while self._clock.monotonic() < deadline_s:
+            view = self._store.view
+            network = view.networks.find(ref)
+            _require_unused(view, network)
+            if _task_in(view, network) is None:
+                break
+            await self._clock.sleep(STOPPING_POLL_S)
+        await self._store.update(build, reason="network remove")
+
+    async def update_node(self, ref: str, version: int, spec: NodeSpec) -> Node:
+        """Set a node's availability and labels."""
+
+        def build(tx: Transaction) -> Node:
+            node = tx.view.nodes.find(ref)
+            validate.check_node(node.spec, spec)
+            _require_version(node, version)
+            changed = replace(node, spec=spec)
+            tx.update(changed)
+            return changed
+
+        built = await self._store.update(build, reason="node update")
+        return self._shown_node(self._store.view.nodes.get(built.id) or built)
+
+    async def remove_node(self, ref: str, *, force: bool) -> None:
+        """Forget a node: its certificate is refused from then on, its tasks are given up in the same step."""
+        now = timestamp(self._clock.now())
+
+        def build(tx: Transaction) -> None:
+            node = tx.view.nodes.find(ref)
+            if node.manager_status is not None:
+                raise FailedPrecondition(
+                    f"node {node.id} is a cluster manager and is a member of the raft cluster. "
+                    "It must be demoted to worker before removal"
+                )
+            if node.status.state is not NodeState.DOWN and not force:
+                raise FailedPrecondition(f"node {node.id} is not down and can't be removed")
+            for task in tx.view.tasks.by_node(node.id):
+                if not task.status.state.ended:
+                    status = TaskStatus(
+                        timestamp=now,
+                        state=TaskState.ORPHANED,
+                        message="the task's node was removed from the swarm",
+                        container_status=task.status.container_status,
+                    )
+                    tx.update(replace(task, status=status, networks=()))
+            cluster = _cluster(tx.view)
+            # A certificate that ran out needs no entry any more.
+            oldest = now - timedelta(seconds=2 * cluster.spec.node_cert_expiry_ns / SECOND_NS)
+            removed = {node_id: at for node_id, at in cluster.removed_nodes.items() if at > oldest}
+            tx.update(replace(cluster, removed_nodes={**removed, node.id: now}))
+            tx.delete(node)
+
+        await self._store.update(build, reason="node remove")
+
+    async def update_cluster(
+        self,
+        version: int,
+        spec: ClusterSpec | None,
+        *,
+        rotate_worker_token: bool,
+        rotate_manager_token: bool,
+    ) -> Cluster:
+        """Change settings and, if asked, make new join tokens; the old ones are worthless from then on."""
+        if spec is not None:
+            validate.check_cluster(spec)
+
+        def build(tx: Transaction) -> None:
+            cluster = _cluster(tx.view)
+            if version:
+                _require_version(cluster, version)
+            root, tokens = cluster.root_ca_cert, cluster.join_tokens
+            tokens = JoinTokens(
+                worker=new_join_token(root) if rotate_worker_token else tokens.worker,
+                manager=new_join_token(root) if rotate_manager_token else tokens.manager,
+            )
+            tx.update(replace(cluster, spec=spec or cluster.spec, join_tokens=tokens))
+
+        await self._store.update(build, reason="swarm update")
+        return _shown_cluster(_cluster(self._store.view))
+
+
+def _cluster(view: View) -> Cluster:
+    if view.cluster is None:
+        raise NotFound("the swarm is not initialised yet")
+    return view.cluster
+
+
+def _shown_cluster(cluster: Cluster) -> Cluster:
+    """The CA's key never leaves the managers' store."""
+    return replace(cluster, root_ca_key=b"")
+
+
+def _require_version(obj: Service | Node | Cluster, version: int) -> None:
+    if obj.version.index != version:
+        raise UpdateOutOfSequence
+
+
+def _stored_spec(view: View, spec: ServiceSpec) -> ServiceSpec:
+    """The spec with networks named by id and the number of replicas written out."""
+    targets: dict[str, NetworkAttachmentConfig] = {}
+    for attachment in spec.task_template.networks:
+        network = view.networks.find(attachment.target)
+        if network.id in targets:
+            raise InvalidArgument(f"network {network.spec.name} is given more than once")
+        targets[network.id] = replace(attachment, target=network.id)
+    return replace(
+        spec,
+        task_template=replace(spec.task_template, networks=tuple(targets.values())),
+        mode=ServiceMode(replicated=ReplicatedMode(replicas=spec.replicas)),
+    )
+
+
+def _require_unused(view: View, network: Network) -> None:
+    users = [
+        service.spec.name
+        for service in view.services.values()
+        if any(a.target == network.id for a in service.spec.task_template.networks)
+    ]
+    if users:
+        noun = "service" if len(users) == 1 else "services"
+        raise InUse(f"network {network.spec.name} is in use by {noun} {', '.join(sorted(users))}")
+
+
+def _task_in(view: View, network: Network) -> Task | None:
+    for task in view.tasks.values():
+        if not task.status.state.ended and any(n.network_id == network.id for n in task.networks):
+            return task
+    return None
+
+
+def _doing(view: View, task: Task) -> str:
+    node = view.nodes.get(task.node_id)
+    if node is not None and node.status.state is NodeState.DOWN:
+        return f"its node {node.description.hostname} is down"
+    return "still stopping" if task.desired_state.rank > TaskState.RUNNING.rank else task.status.state.value

@@ -1,0 +1,244 @@
+"""What a spec may say. Pure: raises InvalidArgument with one line for the user, or returns.
+
+Texts are Docker's where Docker has one. What this version does not do yet is refused by name.
+"""
+
+import ipaddress
+import re
+
+from pyswarm.common.errors import InvalidArgument, PermissionDenied
+from pyswarm.common.types import (
+    SECOND_NS,
+    ClusterSpec,
+    ContainerSpec,
+    EndpointSpec,
+    IPAMConfig,
+    NetworkSpec,
+    NodeSpec,
+    ResourceRequirements,
+    RestartPolicy,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+
+# Docker's ^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$, written so that a long wrong name takes no exponential time.
+_SERVICE_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]*[a-zA-Z0-9])?")
+_NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+MAX_NAME_CHARS = 63
+MIN_MEMORY_BYTES = 4 * 1024 * 1024
+MIN_NANO_CPUS = 1_000_000
+#: Far above what the engines of one cluster run; a slip of the keyboard is not made into a million tasks.
+MAX_REPLICAS = 100_000
+_PREDEFINED_NETWORKS = ("bridge", "host", "none", "default", "ingress")
+_MTU_OPTION = "com.docker.network.driver.mtu"
+
+# The grammar of image references, as the registry protocol's own library has it.
+_DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[(?:[a-fA-F0-9:]+)\])(?::[0-9]+)?"
+_PATH_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:{_DOMAIN}/)?{_PATH_PART}(?:/{_PATH_PART})*"
+    r"(?::[\w][\w.-]{0,127})?"
+    r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
+)
+_MAX_REFERENCE_CHARS = 4096
+
+
+def unsupported(what: str) -> InvalidArgument:
+    """The refusal of something Docker has and this version has not."""
+    return InvalidArgument(f"{what} not supported by this version of pyswarm")
+
+
+def check_service(spec: ServiceSpec) -> None:
+    """Everything about a service's spec that needs no look at the cluster."""
+    check_service_name(spec.name)
+    _check_labels(spec.labels)
+    _check_task(spec.task_template)
+    _check_replicas(spec.replicas)
+    if spec.update_config is not None:
+        _check_update_config(spec.update_config)
+    if spec.endpoint_spec is not None:
+        _check_endpoint(spec.endpoint_spec)
+
+
+def check_service_name(name: str) -> None:
+    """Names become parts of host names."""
+    if not name:
+        raise InvalidArgument("meta: name must be provided")
+    if len(name) > MAX_NAME_CHARS:
+        raise InvalidArgument(f"name must be {MAX_NAME_CHARS} characters or fewer")
+    if not _SERVICE_NAME.fullmatch(name):
+        raise InvalidArgument("name must be valid as a DNS name component")
+
+
+def _check_labels(labels: dict[str, str]) -> None:
+    if any(not key for key in labels):
+        raise InvalidArgument("meta: a label must have a name")
+
+
+def _check_task(spec: TaskSpec) -> None:
+    if spec.runtime not in ("", "container"):
+        raise unsupported(f"the runtime {spec.runtime} is")
+    _check_container(spec.container_spec)
+    _check_resources(spec.resources)
+    _check_restart_policy(spec.restart_policy)
+
+
+def _check_container(spec: ContainerSpec) -> None:
+    if not spec.image:
+        raise InvalidArgument("ContainerSpec: image reference must be provided")
+    if len(spec.image) > _MAX_REFERENCE_CHARS or not _REFERENCE.fullmatch(spec.image):
+        raise InvalidArgument(f'ContainerSpec: "{spec.image[:200]}" is not a valid repository/tag')
+    for variable in spec.env:
+        if not variable or variable.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: {variable}")
+    if spec.stop_grace_period_ns is not None and spec.stop_grace_period_ns < 0:
+        raise InvalidArgument("ContainerSpec: stop-grace-period cannot be negative")
+
+
+def _check_resources(resources: ResourceRequirements) -> None:
+    for nano_cpus in (resources.limits.nano_cpus, resources.reservations.nano_cpus):
+        if nano_cpus != 0 and nano_cpus < MIN_NANO_CPUS:
+            raise InvalidArgument(
+                f"invalid cpu value {nano_cpus / 1e9:g}: Must be at least {MIN_NANO_CPUS / 1e9:g}"
+            )
+    for memory_bytes in (resources.limits.memory_bytes, resources.reservations.memory_bytes):
+        if memory_bytes != 0 and memory_bytes < MIN_MEMORY_BYTES:
+            raise InvalidArgument(f"invalid memory value {memory_bytes}: Must be at least 4MiB")
+    if resources.limits.pids < 0:
+        raise InvalidArgument(f"invalid pids value {resources.limits.pids}: Must be 0 (no limit) or more")
+
+
+def _check_restart_policy(policy: RestartPolicy) -> None:
+    if policy.condition not in ("none", "on-failure", "any"):
+        raise InvalidArgument(f'invalid RestartCondition: "{policy.condition}"')
+    if policy.delay_ns is not None and policy.delay_ns < 0:
+        raise InvalidArgument("TaskSpec: restart-delay cannot be negative")
+    if policy.window_ns is not None and policy.window_ns < 0:
+        raise InvalidArgument("TaskSpec: restart-window cannot be negative")
+    if policy.max_attempts is not None and policy.max_attempts < 0:
+        raise InvalidArgument("TaskSpec: restart-max-attempts cannot be negative")
+
+
+def _check_replicas(replicas: int) -> None:
+    if replicas < 0:
+        raise InvalidArgument(f"invalid number of replicas {replicas}: Number of replicas must be non-negative")
+    if replicas > MAX_REPLICAS:
+        raise InvalidArgument(f"invalid number of replicas {replicas}: at most {MAX_REPLICAS} are supported")
+
+
+def _check_update_config(config: UpdateConfig) -> None:
+    if config.parallelism < 0:
+        raise InvalidArgument("TaskSpec: update-parallelism cannot be negative")
+    if config.delay_ns < 0:
+        raise InvalidArgument("TaskSpec: update-delay cannot be negative")
+    if config.monitor_ns < 0:
+        raise InvalidArgument("TaskSpec: update-monitor cannot be negative")
+    if not 0 <= config.max_failure_ratio <= 1:
+        raise InvalidArgument("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1")
+    if config.failure_action == "rollback":
+        raise unsupported("the update failure action rollback is")
+    if config.failure_action not in ("pause", "continue"):
+        raise InvalidArgument(f"unrecognized update failure action {config.failure_action}")
+    if config.order not in ("stop-first", "start-first"):
+        raise InvalidArgument(f"unrecognized update order {config.order}")
+
+
+def _check_endpoint(spec: EndpointSpec) -> None:
+    if spec.mode == "dnsrr":
+        raise unsupported("the endpoint mode dnsrr is")
+    if spec.mode not in ("", "vip"):
+        raise InvalidArgument(f"unrecognized endpoint mode {spec.mode}")
+
+
+def check_network(spec: NetworkSpec) -> None:
+    """Everything about a network's spec that needs no look at the other networks."""
+    if not spec.name:
+        raise InvalidArgument("meta: name must be provided")
+    if spec.name in _PREDEFINED_NETWORKS:
+        raise PermissionDenied(f"operation is not permitted on predefined {spec.name} network")
+    if len(spec.name) > MAX_NAME_CHARS or not _NETWORK_NAME.fullmatch(spec.name):
+        raise InvalidArgument(
+            f'invalid network name "{spec.name[:200]}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, '
+            f"{MAX_NAME_CHARS} characters at most"
+        )
+    _check_labels(spec.labels)
+    if spec.driver != "overlay":
+        raise unsupported(f'the network driver "{spec.driver}" is')
+    for key, value in spec.options.items():
+        if key != _MTU_OPTION:
+            raise unsupported(f"the network option {key} is")
+        if not value.isdecimal() or not 576 <= int(value) <= 65535:
+            raise InvalidArgument(f"invalid {_MTU_OPTION} {value}: it must be a number from 576 to 65535")
+    if len(spec.ipam) > 1:
+        raise unsupported("more than one subnet per network is")
+    for config in spec.ipam:
+        check_ipam(config)
+
+
+def check_ipam(config: IPAMConfig) -> None:
+    """One subnet the user asked for. A range or gateway without a subnet has nothing to lie in."""
+    if not config.subnet:
+        if config.ip_range or config.gateway:
+            raise InvalidArgument("ipam configuration: a range or gateway needs a subnet")
+        return
+    try:
+        subnet = ipaddress.ip_network(config.subnet, strict=False)
+    except ValueError as exc:
+        raise InvalidArgument(f"ipam configuration: invalid subnet {config.subnet}") from exc
+    if "/" not in config.subnet:
+        raise InvalidArgument(f"ipam configuration: invalid subnet {config.subnet}")
+    if not isinstance(subnet, ipaddress.IPv4Network):
+        raise unsupported(f"the IPv6 subnet {config.subnet} is")
+    if subnet.prefixlen > 29:
+        raise InvalidArgument(f"ipam configuration: subnet {config.subnet} is too small: at most a /29 is allowed")
+    if subnet.prefixlen < 8 or subnet.is_multicast or subnet.is_loopback or subnet.is_link_local:
+        raise InvalidArgument(f"ipam configuration: subnet {config.subnet} cannot be used for containers")
+    if config.ip_range:
+        _check_range(config, subnet)
+    if config.gateway:
+        _check_gateway(config, subnet)
+
+
+def _check_range(config: IPAMConfig, subnet: ipaddress.IPv4Network) -> None:
+    try:
+        ip_range = ipaddress.ip_network(config.ip_range, strict=False)
+    except ValueError as exc:
+        raise InvalidArgument(f"ipam configuration: invalid range {config.ip_range}") from exc
+    if not isinstance(ip_range, ipaddress.IPv4Network) or not ip_range.subnet_of(subnet):
+        raise InvalidArgument(
+            f"ipam configuration: subnet {config.subnet} does not contain range {config.ip_range}"
+        )
+
+
+def _check_gateway(config: IPAMConfig, subnet: ipaddress.IPv4Network) -> None:
+    try:
+        gateway = ipaddress.ip_address(config.gateway)
+    except ValueError as exc:
+        raise InvalidArgument(f"ipam configuration: invalid gateway {config.gateway}") from exc
+    if gateway not in subnet:
+        raise InvalidArgument(
+            f"ipam configuration: subnet {config.subnet} does not contain gateway {config.gateway}"
+        )
+    if gateway in (subnet.network_address, subnet.broadcast_address):
+        raise InvalidArgument(f"ipam configuration: gateway {config.gateway} is not an address of a host")
+
+
+def check_node(old: NodeSpec, new: NodeSpec) -> None:
+    """A node's role is part of its certificate, so it does not change by writing it down."""
+    if new.role is not old.role:
+        raise unsupported("changing the role of a node is")
+    _check_labels(new.labels)
+
+
+def check_cluster(spec: ClusterSpec) -> None:
+    """Limits are Docker's."""
+    if spec.name not in ("", "default"):
+        raise InvalidArgument('swarm spec must be named "default"')
+    if not SECOND_NS // 10 <= spec.heartbeat_period_ns <= 3600 * SECOND_NS:
+        raise InvalidArgument("invalid heartbeat period: it must be between 100ms and 1h")
+    if spec.node_cert_expiry_ns < 3600 * SECOND_NS:
+        raise InvalidArgument("invalid certificate expiry: minimum certificate expiry time is 1h0m0s")
+    _check_labels(spec.labels)

@@ -1,0 +1,64 @@
+"""The Dispatcher service: takes the caller's node from its certificate and hands the call to the dispatcher."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import unquote
+
+from pyswarm.common.tls import peer_identity
+from pyswarm.manager.dispatcher.dispatcher import Dispatcher
+from pyswarm.proto.errors import abort_with
+from pyswarm.proto.v1 import dispatcher_pb2 as pb
+from pyswarm.proto.v1 import dispatcher_pb2_grpc
+
+
+class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
+    """Every manager serves it; who does not lead answers with the leader's address."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def Session(self, request: pb.SessionRequest, context: Any) -> AsyncIterator[pb.SessionMessage]:
+        """Open the node's session."""
+        try:
+            node_id = peer_identity(context).node_id
+            messages = self._dispatcher.session(
+                node_id, request.description, request.underlay_addr, _host(context.peer())
+            )
+            async for message in messages:
+                yield message
+        except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
+            await abort_with(context, exc)
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> Any:
+        """The node is alive."""
+        try:
+            node_id = peer_identity(context).node_id
+            period_s = await self._dispatcher.heartbeat(node_id, request.session_id, request.description)
+            return pb.HeartbeatReply(period_ms=round(period_s * 1000))
+        except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
+            await abort_with(context, exc)
+
+    async def Assignments(
+        self, request: pb.AssignmentsRequest, context: Any
+    ) -> AsyncIterator[pb.AssignmentsMessage]:
+        """What the node must run."""
+        try:
+            async for message in self._dispatcher.assignments(peer_identity(context).node_id, request.session_id):
+                yield message
+        except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
+            await abort_with(context, exc)
+
+    async def UpdateTaskStatus(self, request: pb.UpdateTaskStatusRequest, context: Any) -> Any:
+        """What the node observed."""
+        try:
+            updates = [(update.task_id, update.status) for update in request.updates]
+            await self._dispatcher.update_task_status(peer_identity(context).node_id, request.session_id, updates)
+            return pb.UpdateTaskStatusReply()
+        except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
+            await abort_with(context, exc)
+
+
+def _host(peer: str) -> str:
+    """``ipv4:10.0.0.5:4711`` -> ``10.0.0.5``."""
+    _, _, address = unquote(peer).partition(":")
+    return address.rpartition(":")[0].strip("[]")

@@ -1,0 +1,109 @@
+"""Status reports of agents on their way into the store: coalesced per task, written in batches.
+
+A report is answered once it is committed, so an agent that was answered need not repeat it to the next leader.
+"""
+
+import asyncio
+
+from msgspec.structs import replace
+
+from pyswarm.common.clock import Clock
+from pyswarm.common.errors import FailedPrecondition, PyswarmError
+from pyswarm.common.types import Task, TaskStatus
+from pyswarm.manager.dispatcher.batching import Batcher
+from pyswarm.manager.state import MAX_CHANGES, Store, Transaction
+
+#: An agent's texts are for people; a worker cannot fill the store with them.
+MAX_TEXT_CHARS = 1024
+
+
+def next_status(task: Task, reported: TaskStatus) -> TaskStatus | None:
+    """What to store of a report; None when it brings nothing new. Observed states never go back, and a task that
+    has ended stays as it ended."""
+    now = task.status
+    if now.state.ended or reported.state.rank < now.state.rank:
+        return None
+    bounded = replace(reported, message=reported.message[:MAX_TEXT_CHARS], err=reported.err[:MAX_TEXT_CHARS])
+    return None if replace(bounded, timestamp=now.timestamp) == now else bounded
+
+
+class StatusWriter:
+    """Runs on the leader; ``run`` is one of the dispatcher's loops."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._pending: dict[str, TaskStatus] = {}
+        self._batcher = Batcher(clock)
+        self._committed: asyncio.Future[None] | None = None
+
+    async def report(self, statuses: dict[str, TaskStatus]) -> None:
+        """Return once the statuses are stored, or superseded; raises what the commit raised."""
+        if not statuses:
+            return
+        for task_id, status in statuses.items():
+            waiting = self._pending.get(task_id)
+            if waiting is None or status.state.rank >= waiting.state.rank:
+                self._pending[task_id] = status
+            self._batcher.ring()
+        if self._committed is None:
+            self._committed = asyncio.get_running_loop().create_future()
+        # Several reports wait for one commit; one caller that hangs up must not cancel it for the others.
+        await asyncio.shield(self._committed)
+
+    async def run(self) -> None:
+        """Commit batches until cancelled."""
+        while True:
+            await self._batcher.wait()
+            committed, self._committed = self._committed, None
+            batch, self._pending = self._pending, {}
+            if committed is None:
+                continue
+            try:
+                await self._commit(batch)
+            except PyswarmError as exc:
+                _settle(committed, exc)
+            except BaseException:
+                self._committed = committed
+                raise
+            else:
+                _settle(committed, None)
+
+    def close(self, error: PyswarmError) -> None:
+        """Answer everyone still waiting with ``error``."""
+        committed, self._committed = self._committed, None
+        self._pending = {}
+        if committed is not None:
+            _settle(committed, error)
+
+    async def _commit(self, batch: dict[str, TaskStatus]) -> None:
+        items = list(batch.items())
+        for start in range(0, len(items), MAX_CHANGES):
+            await self._write(items[start : start + MAX_CHANGES])
+
+    async def _write(self, items: list[tuple[str, TaskStatus]]) -> None:
+        def build(tx: Transaction) -> None:
+            for task_id, reported in items:
+                task = tx.view.tasks.get(task_id)
+                status = next_status(task, reported) if task is not None else None
+                if task is not None and status is not None:
+                    tx.update(replace(task, status=status))
+
+        try:
+            await self._store.update(build, reason="task status")
+        except FailedPrecondition:
+            # Tasks with large specs: each change carries the whole task, and a record has a size limit.
+            if len(items) == 1:
+                raise
+            middle = len(items) // 2
+            await self._write(items[:middle])
+            await self._write(items[middle:])
+
+
+def _settle(committed: "asyncio.Future[None]", error: PyswarmError | None) -> None:
+    if committed.done():
+        return
+    if error is None:
+        committed.set_result(None)
+    else:
+        committed.set_exception(error)
+        committed.exception()  # the callers may all have hung up

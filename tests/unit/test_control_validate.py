@@ -1,0 +1,277 @@
+"""What is refused, and the line the user reads."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from pyswarm.common.errors import InvalidArgument, PyswarmError
+from pyswarm.common.types import (
+    ClusterSpec,
+    ContainerSpec,
+    EndpointSpec,
+    IPAMConfig,
+    Limit,
+    NetworkSpec,
+    NodeRole,
+    NodeSpec,
+    ReplicatedMode,
+    ResourceRequirements,
+    Resources,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+from pyswarm.manager.control import validate
+
+MIB = 1024 * 1024
+GOOD = ServiceSpec(name="web", task_template=TaskSpec(container_spec=ContainerSpec(image="busybox:latest")))
+
+
+def template(**changes: Any) -> ServiceSpec:
+    return replace(GOOD, task_template=replace(GOOD.task_template, **changes))
+
+
+def container(**changes: Any) -> ServiceSpec:
+    return template(container_spec=replace(GOOD.task_template.container_spec, **changes))
+
+
+def limits(**values: int) -> ServiceSpec:
+    return template(resources=ResourceRequirements(limits=Limit(**values)))
+
+
+def reserve(**values: int) -> ServiceSpec:
+    return template(resources=ResourceRequirements(reservations=Resources(**values)))
+
+
+def restart(**values: Any) -> ServiceSpec:
+    return template(restart_policy=RestartPolicy(**values))
+
+
+def update(**values: Any) -> ServiceSpec:
+    return replace(GOOD, update_config=UpdateConfig(**values))
+
+
+def replicas(number: int) -> ServiceSpec:
+    return replace(GOOD, mode=ServiceMode(replicated=ReplicatedMode(replicas=number)))
+
+
+def test_good_services_pass() -> None:
+    for spec in (
+        GOOD,
+        replicas(0),
+        replace(GOOD, name="a"),
+        replace(GOOD, name="a-_b.c".replace(".", "_")),
+        replace(GOOD, name="9" * 63),
+        limits(memory_bytes=4 * MIB, nano_cpus=1_000_000),
+        reserve(memory_bytes=4 * MIB, nano_cpus=1_000_000),
+        update(parallelism=0, max_failure_ratio=1.0, order="start-first", failure_action="continue"),
+        replace(GOOD, endpoint_spec=EndpointSpec(mode="vip")),
+        container(env=("A=1", "B=", "INHERITED"), stop_grace_period_ns=0),
+    ):
+        validate.check_service(spec)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "busybox",
+        "busybox:latest",
+        "library/busybox",
+        "registry.example.com:5000/team/app:1.2.3",
+        "localhost/app",
+        "localhost:5000/app",
+        "app@sha256:" + "a" * 64,
+        "registry.example.com/app:v1@sha256:" + "0" * 64,
+        "a/b/c/d__e-f.g",
+        "[::1]:5000/app",
+    ],
+)
+def test_good_images_pass(image: str) -> None:
+    validate.check_service(container(image=image))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "BusyBox",
+        "app:",
+        "app:-x",
+        "/app",
+        "app/",
+        "app//b",
+        "a b",
+        "app@sha256:short",
+        "a:" + "x" * 129,
+        "-a",
+        "é",
+    ],
+)
+def test_bad_images_are_named(image: str) -> None:
+    with pytest.raises(InvalidArgument, match="is not a valid repository/tag") as caught:
+        validate.check_service(container(image=image))
+    assert str(caught.value) == f'ContainerSpec: "{image}" is not a valid repository/tag'
+
+
+SERVICES: list[tuple[ServiceSpec, str]] = [
+    (replace(GOOD, name=""), "meta: name must be provided"),
+    (replace(GOOD, name="a" * 64), "name must be 63 characters or fewer"),
+    (replace(GOOD, name="-web"), "name must be valid as a DNS name component"),
+    (replace(GOOD, name="web-"), "name must be valid as a DNS name component"),
+    (replace(GOOD, name="we b"), "name must be valid as a DNS name component"),
+    (replace(GOOD, name="web.1"), "name must be valid as a DNS name component"),
+    (replace(GOOD, name="wéb"), "name must be valid as a DNS name component"),
+    (replace(GOOD, name="web\n"), "name must be valid as a DNS name component"),
+    (replace(GOOD, name="a" * 62 + "!"), "name must be valid as a DNS name component"),
+    (replace(GOOD, labels={"": "x"}), "meta: a label must have a name"),
+    (container(image=""), "ContainerSpec: image reference must be provided"),
+    (container(env=("=x",)), "invalid environment variable: =x"),
+    (container(stop_grace_period_ns=-1), "ContainerSpec: stop-grace-period cannot be negative"),
+    (replicas(-1), "invalid number of replicas -1: Number of replicas must be non-negative"),
+    (replicas(100_001), "invalid number of replicas 100001: at most 100000 are supported"),
+    (limits(memory_bytes=1024), "invalid memory value 1024: Must be at least 4MiB"),
+    (limits(memory_bytes=4 * MIB - 1), "invalid memory value 4194303: Must be at least 4MiB"),
+    (limits(memory_bytes=-1), "invalid memory value -1: Must be at least 4MiB"),
+    (reserve(memory_bytes=1), "invalid memory value 1: Must be at least 4MiB"),
+    (limits(nano_cpus=100_000), "invalid cpu value 0.0001: Must be at least 0.001"),
+    (reserve(nano_cpus=-1_000_000_000), "invalid cpu value -1: Must be at least 0.001"),
+    (limits(pids=-1), "invalid pids value -1: Must be 0 (no limit) or more"),
+    (restart(condition="always"), 'invalid RestartCondition: "always"'),
+    (restart(delay_ns=-1), "TaskSpec: restart-delay cannot be negative"),
+    (restart(window_ns=-1), "TaskSpec: restart-window cannot be negative"),
+    (restart(max_attempts=-1), "TaskSpec: restart-max-attempts cannot be negative"),
+    (update(parallelism=-1), "TaskSpec: update-parallelism cannot be negative"),
+    (update(delay_ns=-1), "TaskSpec: update-delay cannot be negative"),
+    (update(monitor_ns=-1), "TaskSpec: update-monitor cannot be negative"),
+    (
+        update(max_failure_ratio=1.5),
+        "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
+    ),
+    (
+        update(max_failure_ratio=float("nan")),
+        "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
+    ),
+    (update(failure_action="panic"), "unrecognized update failure action panic"),
+    (
+        update(failure_action="rollback"),
+        "the update failure action rollback is not supported by this version of pyswarm",
+    ),
+    (update(order="both"), "unrecognized update order both"),
+    (replace(GOOD, endpoint_spec=EndpointSpec(mode="x")), "unrecognized endpoint mode x"),
+    (
+        replace(GOOD, endpoint_spec=EndpointSpec(mode="dnsrr")),
+        "the endpoint mode dnsrr is not supported by this version of pyswarm",
+    ),
+    (template(runtime="plugin"), "the runtime plugin is not supported by this version of pyswarm"),
+]
+
+
+@pytest.mark.parametrize(("spec", "text"), SERVICES)
+def test_bad_services(spec: ServiceSpec, text: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        validate.check_service(spec)
+    assert str(caught.value) == text
+
+
+def network(**changes: Any) -> NetworkSpec:
+    return replace(NetworkSpec(name="app"), **changes)
+
+
+def subnet(text: str, **changes: str) -> NetworkSpec:
+    return network(ipam=(IPAMConfig(subnet=text, **changes),))
+
+
+def test_good_networks_pass() -> None:
+    for spec in (
+        network(),
+        network(name="app_1.x-y", attachable=True),
+        subnet("10.1.0.0/16"),
+        subnet("10.1.0.0/29", gateway="10.1.0.1"),
+        subnet("192.168.7.0/24", ip_range="192.168.7.128/25", gateway="192.168.7.254"),
+        network(options={"com.docker.network.driver.mtu": "1400"}),
+    ):
+        validate.check_network(spec)
+
+
+NETWORKS: list[tuple[NetworkSpec, str]] = [
+    (network(name=""), "meta: name must be provided"),
+    (network(name="host"), "operation is not permitted on predefined host network"),
+    (
+        network(name="a/b"),
+        'invalid network name "a/b": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 63 characters at most',
+    ),
+    (network(driver="macvlan"), 'the network driver "macvlan" is not supported by this version of pyswarm'),
+    (
+        network(options={"encrypted": ""}),
+        "the network option encrypted is not supported by this version of pyswarm",
+    ),
+    (
+        network(options={"com.docker.network.driver.mtu": "big"}),
+        "invalid com.docker.network.driver.mtu big: it must be a number from 576 to 65535",
+    ),
+    (
+        network(ipam=(IPAMConfig(subnet="10.1.0.0/24"), IPAMConfig(subnet="10.2.0.0/24"))),
+        "more than one subnet per network is not supported by this version of pyswarm",
+    ),
+    (network(ipam=(IPAMConfig(gateway="10.1.0.1"),)), "ipam configuration: a range or gateway needs a subnet"),
+    (subnet("10.1.0.0"), "ipam configuration: invalid subnet 10.1.0.0"),
+    (subnet("10.1.0.300/24"), "ipam configuration: invalid subnet 10.1.0.300/24"),
+    (subnet("nonsense"), "ipam configuration: invalid subnet nonsense"),
+    (subnet("10.1.0.0/30"), "ipam configuration: subnet 10.1.0.0/30 is too small: at most a /29 is allowed"),
+    (subnet("127.0.0.0/24"), "ipam configuration: subnet 127.0.0.0/24 cannot be used for containers"),
+    (subnet("224.0.0.0/24"), "ipam configuration: subnet 224.0.0.0/24 cannot be used for containers"),
+    (subnet("0.0.0.0/0"), "ipam configuration: subnet 0.0.0.0/0 cannot be used for containers"),
+    (subnet("fd00::/64"), "the IPv6 subnet fd00::/64 is not supported by this version of pyswarm"),
+    (
+        subnet("10.1.0.0/24", gateway="10.2.0.1"),
+        "ipam configuration: subnet 10.1.0.0/24 does not contain gateway 10.2.0.1",
+    ),
+    (subnet("10.1.0.0/24", gateway="x"), "ipam configuration: invalid gateway x"),
+    (
+        subnet("10.1.0.0/24", gateway="10.1.0.0"),
+        "ipam configuration: gateway 10.1.0.0 is not an address of a host",
+    ),
+    (
+        subnet("10.1.0.0/24", gateway="10.1.0.255"),
+        "ipam configuration: gateway 10.1.0.255 is not an address of a host",
+    ),
+    (
+        subnet("10.1.0.0/24", ip_range="10.2.0.0/25"),
+        "ipam configuration: subnet 10.1.0.0/24 does not contain range 10.2.0.0/25",
+    ),
+    (subnet("10.1.0.0/24", ip_range="x"), "ipam configuration: invalid range x"),
+]
+
+
+@pytest.mark.parametrize(("spec", "text"), NETWORKS)
+def test_bad_networks(spec: NetworkSpec, text: str) -> None:
+    with pytest.raises(PyswarmError) as caught:
+        validate.check_network(spec)
+    assert str(caught.value) == text
+    assert caught.value.http_status in (400, 403)
+
+
+def test_a_role_is_not_changed_by_writing_it() -> None:
+    validate.check_node(NodeSpec(), NodeSpec(labels={"zone": "a"}))
+    with pytest.raises(InvalidArgument, match="changing the role of a node is not supported"):
+        validate.check_node(NodeSpec(), NodeSpec(role=NodeRole.MANAGER))
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (ClusterSpec(name="other"), 'swarm spec must be named "default"'),
+        (ClusterSpec(heartbeat_period_ns=0), "invalid heartbeat period: it must be between 100ms and 1h"),
+        (
+            ClusterSpec(node_cert_expiry_ns=1),
+            "invalid certificate expiry: minimum certificate expiry time is 1h0m0s",
+        ),
+    ],
+)
+def test_bad_cluster_settings(spec: ClusterSpec, text: str) -> None:
+    validate.check_cluster(ClusterSpec())
+    with pytest.raises(InvalidArgument) as caught:
+        validate.check_cluster(spec)
+    assert str(caught.value) == text
