@@ -28,5 +28,5 @@ def configure_logging(component: str, level: str = "info") -> None:
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger whose lines carry ``logger=name``."""
-    return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(logger=name))
+    """A logger whose lines carry ``source=name``."""
+    return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(source=name))
