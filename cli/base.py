@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import click
 
-from pyswarm.cli.client import Client, chosen_host
 from pyswarm.cli.errors import UsageError, not_supported
 
 
@@ -113,6 +112,9 @@ def pass_client(function: Callable[..., Any]) -> Callable[..., Any]:
     """Call with a client of the chosen daemon first; nothing is connected before its first request."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
+        # Not at the top: what is refused before it asks the daemon anything, and help, need no HTTP.
+        from pyswarm.cli.client import Client, chosen_host
+
         host = click.get_current_context().find_root().params.get("host")
         return function(Client(chosen_host(host)), *args, **kwargs)
 

@@ -1,6 +1,7 @@
 """Entry point of the ``pyswarm`` command."""
 
 import sys
+from typing import Any, cast
 
 import click
 
@@ -11,7 +12,7 @@ _HELP = {"help_option_names": ["--help"]}
 
 
 def _group(name: str, text: str, example: str, entries: dict[str, Entry]) -> LazyGroup:
-    epilog = f"Example: pyswarm {name} {example}"
+    epilog = f"\b\nExample:\n  pyswarm {name} {example}"
     return LazyGroup(name, entries=entries, help=text, epilog=epilog, context_settings=_HELP, no_args_is_help=True)
 
 
@@ -54,7 +55,7 @@ _NETWORK = {
         "version": Entry("system", "version", "Show the version information"),
     },
     context_settings=_HELP,
-    epilog="Example: pyswarm swarm init --advertise-addr 192.0.2.1",
+    epilog="\b\nExample:\n  pyswarm swarm init --advertise-addr 192.0.2.1",
 )
 @click.option("-H", "--host", metavar="URL", help="The daemon's socket [PYSWARM_HOST, DOCKER_HOST or default]")
 def root(host: str | None) -> None:
@@ -72,6 +73,8 @@ for _name, _text, _example, _entries in (
 
 def main() -> int:
     """Run the command line; errors are one line on stderr."""
+    # http.client does without TLS when it cannot import it; loading it would be a tenth of the start-up time.
+    sys.modules.setdefault("ssl", cast(Any, None))
     try:
         root.main(standalone_mode=False)
         sys.stdout.flush()

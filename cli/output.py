@@ -4,10 +4,12 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyswarm.cli.errors import CliError, DaemonError, Reported, UsageError
-from pyswarm.cli.template import Template, TemplateError
+
+if TYPE_CHECKING:
+    from pyswarm.cli.template import Template
 
 _MIN_WIDTH = 10
 _PADDING = 3
@@ -40,19 +42,23 @@ def emit(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def template_of(form: str) -> "Template":
+    """The template a ``--format`` text stands for. Loaded here, since most commands run without one."""
+    from pyswarm.cli.template import Template
+
+    return Template("{{json .}}" if form == "json" else form)
+
+
 def list_rows(rows: list[Row], columns: dict[str, str], form: str | None, default: Sequence[str]) -> None:
     """Print ``rows`` as a table or by the ``--format`` text; ``columns`` are field -> heading."""
-    if form in (None, "", "table"):
+    if not form or form == "table":
         emit(table([[columns[c] for c in default], *([str(row[c]) for c in default] for row in rows)]))
         return
-    assert form is not None  # noqa: S101 - for the type checker
-    if form == "json":
-        form = "{{json .}}"
     with_head = form.startswith("table ")
-    template = Template(form.removeprefix("table ").lstrip() if with_head else form)
+    template = template_of(form.removeprefix("table ").lstrip() if with_head else form)
     for name in template.fields():
         if name not in columns:
-            raise TemplateError(f"template: can't evaluate field {name}: there are {', '.join(sorted(columns))}")
+            raise CliError(f"template: can't evaluate field {name}: there are {', '.join(sorted(columns))}")
     lines = [template.render({k: row.get(k) for k in sorted(columns)}) for row in rows]
     if with_head:
         emit(table([line.split("\t") for line in [template.render(columns), *lines]]))
@@ -65,7 +71,7 @@ def inspect(refs: Sequence[str], get: Callable[[str], Any], form: str | None, mi
     """Print what ``get`` finds for each of ``refs``; those not found are named at the end and fail the command."""
     found: list[Any] = []
     errors: list[str] = []
-    template = Template("{{json .}}" if form == "json" else form) if form else None
+    template = template_of(form) if form else None
     for ref in refs:
         try:
             found.append(get(ref))

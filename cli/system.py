@@ -8,8 +8,7 @@ import click
 from pyswarm.cli.base import command, pass_client
 from pyswarm.cli.client import API_VERSION, Client
 from pyswarm.cli.errors import CliError
-from pyswarm.cli.output import emit
-from pyswarm.cli.template import Template
+from pyswarm.cli.output import emit, template_of
 from pyswarm.cli.units import go_duration, human_bytes
 
 
@@ -42,7 +41,7 @@ def version(client: Client, form: str | None) -> None:
     except CliError as exc:
         failure = exc
     if form:
-        emit(Template("{{json .}}" if form == "json" else form).render({"Client": own, "Server": server}))
+        emit(template_of(form).render({"Client": own, "Server": server}))
     else:
         emit(f"Client: pyswarm\n Version:           {own['Version']}\n API version:       {API_VERSION}")
         emit(f" Python version:    {own['PythonVersion']}\n OS/Arch:           {own['Os']}/{own['Arch']}")
@@ -68,7 +67,7 @@ def info(client: Client, form: str | None) -> None:
     """Display system-wide information."""
     found = client.get("/info")
     if form:
-        emit(Template("{{json .}}" if form == "json" else form).render(found))
+        emit(template_of(form).render(found))
         return
     for title, key in (
         ("Containers", "Containers"), (" Running", "ContainersRunning"), (" Paused", "ContainersPaused"),

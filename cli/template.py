@@ -1,13 +1,12 @@
 """The part of Go's templates that ``--format`` is used with.
 
-Fields (``{{.Spec.Name}}``), functions (json, upper, lower, title, join, split, len, index, println, printf-free),
+Fields (``{{.Spec.Name}}``), functions (json, upper, lower, title, join, split, len, index, print, println),
 pipes, string and number literals, ``if``/``else``, ``range`` and ``with``, comparisons ``eq`` and ``ne``.
 """
 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from pyswarm.cli.errors import CliError
@@ -21,14 +20,14 @@ class TemplateError(CliError):
     """The template cannot be read, or asks for what is not there."""
 
 
-@dataclass
 class _Block:
     """``keyword`` is if, range, with, print or text; ``other`` follows its else."""
 
-    keyword: str
-    text: str
-    body: "list[_Block]" = field(default_factory=list)
-    other: "list[_Block]" = field(default_factory=list)
+    def __init__(self, keyword: str, text: str) -> None:
+        self.keyword = keyword
+        self.text = text
+        self.body: list[_Block] = []
+        self.other: list[_Block] = []
 
 
 def to_json(value: Any) -> str:
@@ -223,9 +222,9 @@ def _evaluate(tokens: list[str], data: Any, root: Any) -> Any:
     return piped[0]
 
 
-@dataclass(frozen=True)
 class _Function:
-    name: str
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 def _call(command: list[Any]) -> Any:

@@ -63,6 +63,8 @@ def service_spec(raw: Any) -> ServiceSpec:
         raise not_supported(f"EndpointSpec.Mode {spec.endpoint_spec.mode}")
     if spec.task_template.runtime not in ("", "container"):
         raise not_supported(f"Runtime {spec.task_template.runtime}")
+    if any(network.aliases for network in spec.task_template.networks):
+        raise not_supported("Networks.Aliases")
     if spec.replicas < 0:
         raise InvalidArgument("invalid service spec: replicas must not be negative")
     return with_mode(spec)
@@ -118,14 +120,13 @@ def network_spec(raw: Any) -> NetworkSpec:
     request = convert(raw, NetworkRequest, "network", _NETWORK_HARMLESS)
     if request.ipam.driver not in ("", "default"):
         raise not_supported(f"IPAM driver {request.ipam.driver}")
-    for option in request.options:
-        raise not_supported(f"network option {option}")
     return NetworkSpec(
         name=request.name,
         labels=request.labels,
         driver=request.driver,
         internal=request.internal,
         attachable=request.attachable,
+        options=request.options,
         ipam=tuple(config for config in request.ipam.config if config != IPAMConfig()),
     )
 
