@@ -1,0 +1,21 @@
+"""The replicated log: PySyncObj behind our own journal, snapshots, transport and guards (docs/design/raft.md)."""
+
+from pyswarm.manager.raft.node import RaftNode
+from pyswarm.manager.raft.types import (
+    Member,
+    PeerSender,
+    RaftConfig,
+    RaftInvariantError,
+    RaftStorageError,
+    StateMachine,
+)
+
+__all__ = [
+    "Member",
+    "PeerSender",
+    "RaftConfig",
+    "RaftInvariantError",
+    "RaftNode",
+    "RaftStorageError",
+    "StateMachine",
+]

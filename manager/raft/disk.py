@@ -1,0 +1,124 @@
+"""The few file operations durability rests on, in one injectable object.
+
+A simulation or a test replaces ``Disk`` to lose what was not synced, tear writes or fill up.
+"""
+
+import errno
+import fcntl
+import os
+import zlib
+from pathlib import Path
+
+from pyswarm.manager.raft.types import RaftStorageError, StorageFullError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+REMEDY = (
+    "nothing was changed; put the file back from a backup of this moment, or remove this manager from the "
+    "cluster and let it join again with an empty data folder"
+)
+
+
+def is_full(exc: OSError) -> bool:
+    """Whether an error only says that there is no space at the moment."""
+    return exc.errno in _FULL
+
+
+class Disk:
+    """The machine's file system."""
+
+    def open_rw(self, path: Path) -> int:
+        """Open an existing file for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def create(self, path: Path) -> int:
+        """Create or empty a file, readable by its owner only."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        """Write all of ``data`` at ``offset``."""
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(fd, view, offset)
+            offset += done
+            view = view[done:]
+
+    def read(self, path: Path) -> bytes:
+        """The whole content of a file."""
+        return path.read_bytes()
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut a file."""
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Make written data durable."""
+        os.fdatasync(fd)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Put ``old`` in the place of ``new``, durably."""
+        os.rename(old, new)
+        self.sync_dir(new.parent)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+        path.unlink(missing_ok=True)
+
+    def sync_dir(self, path: Path) -> None:
+        """Make the names in a folder durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def write_beside(self, path: Path, data: bytes) -> None:
+        """Replace a small file so that after a crash either the old or the new content is there, whole."""
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            fd = self.create(temporary)
+            try:
+                self.write(fd, data, 0)
+                self.sync(fd)
+            finally:
+                self.close(fd)
+            self.rename(temporary, path)
+        except OSError as exc:
+            if is_full(exc):
+                raise StorageFullError(str(exc)) from exc
+            raise RaftStorageError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def seal(magic: bytes, body: bytes) -> bytes:
+    """A small file's content with its checksum."""
+    return magic + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def unseal(magic: bytes, data: bytes, path: Path) -> bytes:
+    """The body of a sealed file; refuses one that is damaged or of another kind."""
+    start = len(magic) + 4
+    if data[: len(magic)] != magic:
+        raise RaftStorageError(f"{path} is damaged or of another format version (offset 0): {REMEDY}")
+    body = data[start:]
+    if zlib.crc32(body) != int.from_bytes(data[len(magic) : start], "little"):
+        raise RaftStorageError(f"{path} is damaged (offset {start}): {REMEDY}")
+    return body
+
+
+class FolderLock:
+    """One process per data folder; the lock goes with the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(self._fd)
+            raise RaftStorageError(f"{path.parent} is in use by another manager process") from exc
+
+    def release(self) -> None:
+        """Let the next process in."""
+        os.close(self._fd)

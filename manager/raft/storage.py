@@ -1,0 +1,94 @@
+"""Opens everything a node keeps on disk, in the one order that is safe after any crash."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pyswarm.manager.raft.disk import Disk, FolderLock
+from pyswarm.manager.raft.entries import Snapshot
+from pyswarm.manager.raft.journal import Journal
+from pyswarm.manager.raft.meta import HardState, Meta, load_meta, save_meta
+from pyswarm.manager.raft.records import SEGMENT_HEADER_BYTES
+from pyswarm.manager.raft.snapshots import SnapshotStore
+from pyswarm.manager.raft.types import Member, RaftConfig, RaftStorageError
+
+
+class Storage:
+    """The opened data folder. ``restored`` is the snapshot the state machine starts from, if there is one."""
+
+    def __init__(
+        self, lock: FolderLock, journal: Journal, snapshots: SnapshotStore, restored: tuple[Snapshot, bytes] | None
+    ) -> None:
+        self._lock = lock
+        self.journal = journal
+        self.snapshots = snapshots
+        self.restored = restored
+
+    def close(self) -> None:
+        """Close all files, then let another process in."""
+        self.snapshots.drop_incoming()
+        self.journal.close()
+        self._lock.release()
+
+
+def open_storage(
+    config: RaftConfig,
+    initial_members: tuple[Member, ...] | None,
+    disk: Disk,
+    on_sync: Callable[[int], None] = lambda _size: None,
+) -> Storage:
+    """Open the data folder, or set it up when ``initial_members`` are given and there is none yet."""
+    folder = Path(config.data_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FolderLock(folder / "lock")
+    except OSError as exc:
+        raise RaftStorageError(f"cannot use the data folder {folder}: {exc.strerror}") from exc
+    try:
+        return _open(config, folder, initial_members, disk, lock, on_sync)
+    except OSError as exc:
+        lock.release()
+        raise RaftStorageError(f"cannot read {exc.filename or folder}: {exc.strerror}") from exc
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _open(
+    config: RaftConfig,
+    folder: Path,
+    initial_members: tuple[Member, ...] | None,
+    disk: Disk,
+    lock: FolderLock,
+    on_sync: Callable[[int], None],
+) -> Storage:
+    hard_state = HardState(folder, disk)
+    journal = Journal(folder, hard_state, disk, segment_bytes=config.segment_bytes, on_sync=on_sync)
+    snapshots = SnapshotStore(folder, disk)
+    meta = load_meta(folder, disk)
+    if meta is None:
+        if initial_members is None:
+            raise RaftStorageError(f"{folder} holds no raft data; initialise or join a swarm first")
+        _clear_unfinished(folder, disk)
+        hard_state.create()
+        journal.create(initial_members)
+        save_meta(folder, Meta(config.node_id, config.cluster_id, initial_members), disk)
+        return Storage(lock, journal, snapshots, None)
+    if meta.node_id != config.node_id:
+        raise RaftStorageError(f"{folder} belongs to node {meta.node_id}, not to {config.node_id}")
+    if config.cluster_id and meta.cluster_id and meta.cluster_id != config.cluster_id:
+        raise RaftStorageError(f"{folder} belongs to cluster {meta.cluster_id}, not to {config.cluster_id}")
+    hard_state.load()
+    restored = snapshots.load()
+    journal.load(meta.members, restored[0] if restored else None)
+    return Storage(lock, journal, snapshots, restored)
+
+
+def _clear_unfinished(folder: Path, disk: Disk) -> None:
+    """A crash while setting up leaves files without a meta file; files with content are not ours to remove."""
+    files = Journal.segment_files(folder)
+    if any(path.stat().st_size > SEGMENT_HEADER_BYTES for _, path in files) or list(folder.glob("*.snap")):
+        raise RaftStorageError(
+            f"{folder}/meta is missing beside raft data: put it back from a backup, or empty the folder"
+        )
+    for _, path in files:
+        disk.unlink(path)
