@@ -1,0 +1,150 @@
+"""The agent of a node: its session, its tasks, its engine, put together."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from pyswarm.agent.dataplane import DataPlane
+from pyswarm.agent.engine import DockerEngine, Engine
+from pyswarm.agent.health import EngineHealth
+from pyswarm.agent.metrics import AgentMetrics
+from pyswarm.agent.reports import StatusReports
+from pyswarm.agent.session import Session
+from pyswarm.agent.taskdb import Journal, TaskDB
+from pyswarm.agent.worker import Worker
+from pyswarm.common.clock import Clock
+from pyswarm.common.errors import PyswarmError
+from pyswarm.common.log import get_logger
+from pyswarm.common.tasks import TaskGroupOwner
+from pyswarm.common.tls import TLSIdentity
+from pyswarm.common.types import NodeDescription, Platform, TaskStatus
+from pyswarm.proto.v1 import dispatcher_pb2
+
+log = get_logger("agent")
+
+DATABASE = "tasks.db"
+
+
+class Agent:
+    """Runs this node's share of the cluster's tasks. Stopping it leaves the containers running."""
+
+    def __init__(
+        self,
+        *,
+        identity: TLSIdentity,
+        managers: Sequence[str],
+        engine: Engine,
+        overlay: DataPlane,
+        data_dir: str,
+        clock: Clock,
+        registry: CollectorRegistry,
+        underlay_addr: str,
+        on_session: Callable[[dispatcher_pb2.SessionMessage], None],
+    ) -> None:
+        self._metrics = AgentMetrics(registry)
+        if isinstance(engine, DockerEngine):
+            engine.set_observer(self._metrics.observe_call)
+        # The journal has its own owner: it writes until all who use it have stopped.
+        self._tasks = TaskGroupOwner("agent")
+        self._writing = TaskGroupOwner("agent")
+        self._journal = Journal(TaskDB(Path(data_dir) / DATABASE), clock, self._writing)
+        self._reports = StatusReports()
+        self._worker = Worker(
+            node_id=identity.node_id,
+            engine=engine,
+            overlay=overlay,
+            journal=self._journal,
+            clock=clock,
+            tasks=self._tasks,
+            metrics=self._metrics,
+            reports=self._reports,
+        )
+        self._health = EngineHealth(
+            engine,
+            clock,
+            self._metrics,
+            description=_first_description(),
+            on_up=self._worker.engine_up,
+            on_down=self._worker.engine_down,
+            on_event=self._worker.engine_event,
+            on_description=self._description_changed,
+        )
+        self._session = Session(
+            identity=identity,
+            managers=managers,
+            underlay_addr=underlay_addr,
+            describe=lambda: self._health.description,
+            worker=self._worker,
+            reports=self._reports,
+            clock=clock,
+            metrics=self._metrics,
+            on_session=on_session,
+        )
+        self._started = False
+
+    async def start(self) -> None:
+        """Take up what an earlier agent left, then look for engine and leader."""
+        self._worker.load(await self._journal.open())
+        self._started = True
+        self._tasks.spawn(self._health.run(), "engine")
+        self._tasks.spawn(self._run_session(), "session")
+
+    async def _run_session(self) -> None:
+        # The first thing the leader hears should be what this host has.
+        await self._health.asked()
+        await self._session.run()
+
+    async def stop(self) -> None:
+        """End the session and close the database. Containers and networks stay as they are."""
+        await self._tasks.stop()
+        await self._writing.stop()
+        if self._started:
+            self._started = False
+            await self._journal.close()
+
+    async def remove_everything(self) -> None:
+        """On leaving the cluster: stop and remove this node's containers and networks. The agent ends with it."""
+        await self.stop()
+        try:
+            await self._worker.remove_everything()
+        except PyswarmError as exc:
+            log.warning("left without removing the containers of this node", reason=str(exc))
+
+    def set_identity(self, identity: TLSIdentity) -> None:
+        """Use a renewed certificate."""
+        self._session.set_identity(identity)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the leader hears this node."""
+        return self._session.connected
+
+    @property
+    def error(self) -> str:
+        """Why there is no session, or empty."""
+        return self._session.error
+
+    @property
+    def description(self) -> NodeDescription:
+        """What this node says about itself."""
+        return self._health.description
+
+    @property
+    def statuses(self) -> dict[str, TaskStatus]:
+        """What was last observed of each task."""
+        return self._worker.statuses
+
+    def _description_changed(self) -> None:
+        self._session.description_changed()
+
+
+def _first_description() -> NodeDescription:
+    """What is known of the host without its engine."""
+    system = os.uname()
+    return NodeDescription(
+        hostname=system.nodename,
+        platform=Platform(architecture=system.machine, os=system.sysname.lower()),
+        engine_error="the engine has not answered yet",
+    )

@@ -1,0 +1,35 @@
+"""What the agent needs of the overlay on this host."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from pyswarm.common.types import Network
+from pyswarm.overlay.api import LocalNetwork
+
+
+class DataPlane(Protocol):
+    """Takes a local bridge into its cluster network, and out of it. ``overlay.api.Overlay`` is the real one."""
+
+    async def attach(self, network: LocalNetwork) -> None:
+        """Take part in a network whose bridge exists; once more is fine."""
+        ...
+
+    async def detach(self, network_id: str) -> None:
+        """Take part no more; not having taken part is fine."""
+        ...
+
+    async def prune(self, keep_network_ids: Iterable[str] = ()) -> None:
+        """Remove what is left of networks that are neither attached nor to be kept."""
+        ...
+
+
+def local(network: Network) -> LocalNetwork:
+    """A cluster network as engine and overlay see it."""
+    return LocalNetwork(
+        network_id=network.id,
+        name=network.spec.name,
+        vni=network.vni,
+        subnet=network.subnet,
+        gateway=network.gateway,
+        mtu=network.mtu,
+    )

@@ -1,0 +1,102 @@
+"""What the agent asks of an engine: a small protocol, so that tests put a double in its place."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from pyswarm.common.types import NodeDescription, Task
+from pyswarm.overlay.api import LocalNetwork
+
+NODE_LABEL = "com.docker.swarm.node.id"
+TASK_LABEL = "com.docker.swarm.task.id"
+NETWORK_LABEL = "com.pyswarm.network.id"
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """An address of a container in a network: ``addr`` without mask; ``mac`` may be empty."""
+
+    network: LocalNetwork
+    addr: str
+    mac: str = ""
+
+
+class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A container as the engine last knew it. ``started``: its process has run, or was tried, at least once."""
+
+    id: str
+    name: str
+    task_id: str
+    running: bool = False
+    started: bool = False
+    pid: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+
+
+class EngineEvent(msgspec.Struct, frozen=True):
+    """Something happened to a container of a task."""
+
+    task_id: str
+    action: str
+
+
+class Engine(Protocol):
+    """A Docker Engine. Each call raises ``EngineError``; a retryable one when the engine cannot be reached."""
+
+    async def describe(self) -> NodeDescription:
+        """What the host is, as far as the engine knows it; also how to ask whether the engine is there."""
+        ...
+
+    async def ensure_image(self, image: str) -> None:
+        """Have the image on this host; asks a registry only when it is not. Raises NoSuchImage."""
+        ...
+
+    async def ensure_network(self, network: LocalNetwork) -> None:
+        """Have the local bridge network of a cluster network. Raises NameConflict."""
+        ...
+
+    async def remove_network(self, network_id: str) -> None:
+        """Remove the local network of a cluster network; none is fine. Fails while a container runs on it."""
+        ...
+
+    async def network_ids(self) -> Sequence[str]:
+        """The cluster networks that have a local network here."""
+        ...
+
+    async def create(self, task: Task, attachments: Sequence[Attachment], *, egress: bool) -> ContainerInfo:
+        """Have the task's container, attached to its networks and not started; adopts the one of an earlier try.
+
+        ``egress``: also attach it to the way out of the host, if it has overlay networks. Raises NameConflict
+        when the name belongs to a container of something else.
+        """
+        ...
+
+    async def start(self, name: str) -> None:
+        """Start a container. At most a few start at the same time."""
+        ...
+
+    async def inspect(self, name: str) -> ContainerInfo:
+        """The container as it is now. Raises NoSuchContainer."""
+        ...
+
+    async def stop(self, name: str, grace_s: float) -> None:
+        """Ask it to end, and end it after ``grace_s`` seconds. One that does not run or exist is fine."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove a container, running or not; none is fine."""
+        ...
+
+    async def containers(self, node_id: str) -> Sequence[ContainerInfo]:
+        """Every container made for a task of this node: which, and whether it runs; no exit codes."""
+        ...
+
+    def events(self, since_s: float) -> AsyncIterator[EngineEvent]:
+        """What happens to tasks' containers, from ``since_s`` (epoch) on. Raises EngineUnavailable at its end."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        ...

@@ -1,0 +1,128 @@
+"""Tasks and networks to give to an agent, an overlay that only remembers, and agents put together for a test."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from pyswarm.agent.agent import Agent
+from pyswarm.agent.engine import Engine
+from pyswarm.common.clock import SystemClock
+from pyswarm.common.errors import PyswarmError
+from pyswarm.common.ids import new_id
+from pyswarm.common.tls import TLSIdentity
+from pyswarm.common.types import (
+    SECOND_NS,
+    ContainerSpec,
+    Limit,
+    Network,
+    NetworkSpec,
+    ResourceRequirements,
+    Task,
+    TaskNetwork,
+    TaskSpec,
+    TaskState,
+    TaskStatus,
+)
+from pyswarm.overlay.api import LocalNetwork
+
+#: A shell that ends at once when asked to.
+SLEEPER = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 60 & wait; done")
+
+
+def a_network(name: str = "app", vni: int = 4097, subnet: str = "10.77.1.0/24", **spec: Any) -> Network:
+    """A network as the allocator leaves it."""
+    return Network(
+        id=new_id(),
+        spec=NetworkSpec(name=name, **spec),
+        subnet=subnet,
+        gateway=subnet.rpartition(".")[0] + ".1",
+        vni=vni,
+    )
+
+
+def a_task(
+    node_id: str,
+    args: Sequence[str] = SLEEPER,
+    *,
+    image: str = "busybox:latest",
+    slot: int = 1,
+    networks: Iterable[tuple[Network, int]] = (),
+    desired: TaskState = TaskState.RUNNING,
+    limits: Limit | None = None,
+    grace_s: float = 3.0,
+    **spec: Any,
+) -> Task:
+    """A task as the scheduler leaves it; a network comes with the last number of the address in it."""
+    return Task(
+        id=new_id(),
+        service_id="s" * 25,
+        service_name="web",
+        slot=slot,
+        node_id=node_id,
+        spec=TaskSpec(
+            container_spec=ContainerSpec(
+                image=image, args=tuple(args), stop_grace_period_ns=int(grace_s * SECOND_NS), **spec
+            ),
+            resources=ResourceRequirements(limits=limits or Limit()),
+        ),
+        status=TaskStatus(state=TaskState.ASSIGNED),
+        desired_state=desired,
+        networks=tuple(
+            TaskNetwork(
+                network_id=network.id,
+                addr=f"{network.subnet.rpartition('.')[0]}.{host}/24",
+                mac="02:42:"
+                + ":".join(f"{int(n):02x}" for n in f"{network.subnet.rpartition('.')[0]}.{host}".split(".")),
+            )
+            for network, host in networks
+        ),
+    )
+
+
+class RememberingOverlay:
+    """Stands for the overlay; ``failures`` are raised by the next attachments, one each."""
+
+    def __init__(self) -> None:
+        self.networks: dict[str, LocalNetwork] = {}
+        self.attachments = 0
+        self.failures: list[PyswarmError] = []
+        self.kept: set[str] | None = None
+
+    async def attach(self, network: LocalNetwork) -> None:
+        """Remember."""
+        self.attachments += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        self.networks[network.network_id] = network
+
+    async def detach(self, network_id: str) -> None:
+        """Forget."""
+        self.networks.pop(network_id, None)
+
+    async def prune(self, keep_network_ids: Iterable[str] = ()) -> None:
+        """Remember what was to be kept."""
+        self.kept = set(keep_network_ids)
+
+
+def an_agent(
+    identity: TLSIdentity,
+    managers: Sequence[str],
+    engine: Engine,
+    folder: Path,
+    overlay: RememberingOverlay | None = None,
+    on_session: Callable[[Any], None] = lambda _message: None,
+) -> Agent:
+    """An agent with its data in ``folder``."""
+    return Agent(
+        identity=identity,
+        managers=managers,
+        engine=engine,
+        overlay=overlay or RememberingOverlay(),
+        data_dir=str(folder),
+        clock=SystemClock(),
+        registry=CollectorRegistry(),
+        underlay_addr="127.0.0.1",
+        on_session=on_session,
+    )
