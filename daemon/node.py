@@ -90,10 +90,16 @@ class NodeService:
     async def info(self) -> NodeInfo:
         """What this node is at the moment."""
         membership = self._membership
-        common = {"engine": self._engine_url, "version": version("pyswarm"), "error": self._error}
+        here = NodeInfo(
+            local_state="pending" if self._pending else "inactive",
+            engine=self._engine_url,
+            version=version("pyswarm"),
+            error=self._error,
+        )
         if membership is None:
-            return NodeInfo(local_state="pending" if self._pending else "inactive", **common)
-        return NodeInfo(
+            return here
+        return msgspec.structs.replace(
+            here,
             local_state="error" if self._error else "active",
             node_id=membership.node_id,
             cluster_id=membership.cluster_id,
@@ -101,7 +107,6 @@ class NodeService:
             addr=membership.advertise_addr,
             manager_addrs=membership.managers,
             certs_dir=str(self._folders.certs),
-            **common,
         )
 
     async def init(self, options: InitOptions) -> str:

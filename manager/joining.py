@@ -1,7 +1,7 @@
 """The joining listener: hands out the root certificate, and first certificates to holders of a join token."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -107,12 +107,12 @@ class JoinServer:
 
     @web.middleware
     async def _guard(
-        self, request: web.Request, handler: Callable[[web.Request], "asyncio.Future[web.StreamResponse]"]
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if not self._limit.allow(request.remote or ""):
             return _reply(ErrorReply("unavailable", "too many attempts from this address; wait a moment"), 429)
         try:
-            return await asyncio.wait_for(handler(request), timeout=20.0)
+            return await asyncio.wait_for(asyncio.ensure_future(handler(request)), timeout=20.0)
         except NotLeader as exc:
             return _reply(ErrorReply(exc.code, str(exc), exc.leader_addr), exc.http_status)
         except PyswarmError as exc:

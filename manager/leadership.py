@@ -32,7 +32,7 @@ class RaftLeadership(Protocol):
         """Who leads, as far as this manager knows."""
         ...
 
-    async def read_barrier(self) -> None:
+    async def read_barrier(self) -> object:
         """Return once the local state has everything that was acknowledged before the call; raises NotLeader."""
         ...
 

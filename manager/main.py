@@ -61,6 +61,12 @@ async def run(args: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     watch_parent(args.parent_pipe, stop.set)
+    failures: list[Exception] = []
+
+    def failed(exc: Exception) -> None:
+        failures.append(exc)
+        stop.set()
+
     data_dir = Path(args.data_dir)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = await take_lock(data_dir / "lock", "manager")
@@ -76,6 +82,7 @@ async def run(args: argparse.Namespace) -> None:
         identity=TLSIdentity.load(args.certs_dir),
         clock=SystemClock(),
         registry=registry,
+        on_failure=failed,
     )
     try:
         starting = loop.create_task(manager.start(), name="manager.start")
@@ -91,3 +98,5 @@ async def run(args: argparse.Namespace) -> None:
         await manager.stop()
         await metrics.cleanup()
         os.close(lock)
+    if failures:
+        raise failures[0]

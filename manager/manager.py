@@ -1,7 +1,7 @@
 """The manager: its parts, and the order in which they start and stop."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pyswarm.common.clock import Clock
 from pyswarm.common.errors import NotLeader, PyswarmError, Unavailable
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity
+from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity, write_durably
 from pyswarm.manager.allocator import Allocator
 from pyswarm.manager.bootstrap import load_bootstrap, store_bootstrap
 from pyswarm.manager.ca.service import CAServicer
@@ -58,16 +58,25 @@ class Manager:
     """Everything a manager process runs."""
 
     def __init__(
-        self, config: ManagerConfig, *, identity: TLSIdentity, clock: Clock, registry: CollectorRegistry
+        self,
+        config: ManagerConfig,
+        *,
+        identity: TLSIdentity,
+        clock: Clock,
+        registry: CollectorRegistry,
+        on_failure: Callable[[Exception], None],
     ) -> None:
         self._config = config
         self._identity = identity
         self._clock = clock
         self._registry = registry
+        self._on_failure = on_failure
         self._owner = TaskGroupOwner("manager")
         self._peers = PeerNetwork(identity)
         self._store = Store(clock)
         self._bootstrap_path = config.data_dir / "bootstrap.msgpack"
+        # Until this file is there, a start that was interrupted half-way asks to be counted in again.
+        self._counted_in = config.data_dir / "counted-in"
         self._server: grpc.aio.Server | None = None
         self._join_server: JoinServer | None = None
         self._raft: RaftNode | None = None
@@ -87,6 +96,7 @@ class Manager:
             self._peers,
             initial_members=members,
             registry=self._registry,
+            on_failure=self._on_failure,
         )
         self._raft = raft
         self._peers.on_connected = raft.peer_connected
@@ -110,7 +120,7 @@ class Manager:
         )
         raft.on_leadership(self._leadership_changed)
         await self._listen(raft, dispatcher)
-        if members is not None and len(members) > 0 and members[0].node_id != self._identity.node_id:
+        if members is not None:
             await self._confirm(members)
 
     async def stop(self) -> None:
@@ -168,7 +178,7 @@ class Manager:
 
     async def _initial_members(self) -> Sequence[Member] | None:
         """None after a restart; this node alone for a new cluster; the leader's answer for a new manager."""
-        if RaftNode.has_state(str(self._config.data_dir / "raft")):
+        if self._counted_in.exists():
             return None
         if load_bootstrap(self._bootstrap_path) is not None:
             return (Member(self._identity.node_id, self._config.advertise),)
@@ -178,8 +188,10 @@ class Manager:
     async def _confirm(self, members: Sequence[Member]) -> None:
         """Listening now: ask the leader to count this manager in."""
         addrs = [m.addr for m in members if m.node_id != self._identity.node_id]
-        await self._ask_to_join(addrs, confirm=True, timeout_s=CONFIRM_TIMEOUT_S)
-        log.info("counted in as a manager", managers=len(members) + 1)
+        if addrs:
+            await self._ask_to_join(addrs, confirm=True, timeout_s=CONFIRM_TIMEOUT_S)
+            log.info("counted in as a manager", managers=len(addrs) + 1)
+        write_durably(self._counted_in, b"")
 
     async def _ask_to_join(
         self, addrs: Sequence[str], *, confirm: bool, timeout_s: float
@@ -193,7 +205,10 @@ class Manager:
             for addr in pending:
                 async with self._identity.channel(addr) as channel:
                     try:
-                        return await raft_pb2_grpc.RaftStub(channel).Join(request, timeout=JOIN_TIMEOUT_S)
+                        reply: raft_pb2.RaftJoinReply = await raft_pb2_grpc.RaftStub(channel).Join(
+                            request, timeout=JOIN_TIMEOUT_S
+                        )
+                        return reply
                     except grpc.aio.AioRpcError as exc:
                         failure = error_from_rpc(exc, addr)
                 if isinstance(failure, NotLeader) and failure.leader_addr:

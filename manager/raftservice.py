@@ -95,13 +95,14 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
             raise Unavailable("the swarm has no leader at the moment")
         async with self._identity.channel(leader.addr, expect=leader.node_id) as channel:
             try:
-                return await raft_pb2_grpc.RaftStub(channel).Leave(
+                reply: raft_pb2.RaftLeaveReply = await raft_pb2_grpc.RaftStub(channel).Leave(
                     raft_pb2.RaftLeaveRequest(force=True),
                     metadata=((_FORWARDED_FOR, node_id),),
                     timeout=CHANGE_TIMEOUT_S,
                 )
             except grpc.aio.AioRpcError as exc:
                 raise error_from_rpc(exc, leader.addr) from exc
+            return reply
 
     def _require_leader(self) -> None:
         if not self._raft.is_leader:
