@@ -299,8 +299,8 @@ class Dispatcher:
             self._route_task(old if isinstance(old, Task) else None, new if isinstance(new, Task) else None)
         elif isinstance(subject, Network):
             for session in self._sessions.values():
-                if session.feed is not None and subject.id in session.feed.sent.networks:
-                    session.feed.anything_changed()
+                if session.feed is not None:
+                    session.feed.batcher.ring()  # each look compares the networks it needs
         elif isinstance(subject, Node):
             self._route_node(old if isinstance(old, Node) else None, new if isinstance(new, Node) else None)
         elif isinstance(subject, Cluster):

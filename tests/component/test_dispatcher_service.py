@@ -1,0 +1,439 @@
+"""The dispatcher over real gRPC: sessions, liveness, assignments, status reports, and who may do what."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+import msgspec
+import pytest
+from msgspec.structs import replace
+from support.managers import TestCluster, eventually, running_cluster
+
+from pyswarm.common.errors import InvalidArgument, NotLeader, PermissionDenied, PyswarmError
+from pyswarm.common.ids import new_id
+from pyswarm.common.tls import TLSIdentity
+from pyswarm.common.types import (
+    ContainerStatus,
+    ManagerStatus,
+    Network,
+    NetworkSpec,
+    Node,
+    NodeDescription,
+    NodeState,
+    Task,
+    TaskNetwork,
+    TaskState,
+    TaskStatus,
+)
+from pyswarm.proto.errors import SessionInvalid, error_from_rpc
+from pyswarm.proto.v1 import dispatcher_pb2 as pb
+from pyswarm.proto.v1 import dispatcher_pb2_grpc
+
+PERIOD_S = 0.2
+
+
+class Agent:
+    """The client side of the contract, with nothing behind it."""
+
+    def __init__(self, cluster: TestCluster, identity: TLSIdentity, manager: int = 0) -> None:
+        self.node_id = identity.node_id
+        self.channel = identity.channel(cluster.managers[manager].addr)
+        self.stub: Any = dispatcher_pb2_grpc.DispatcherStub(self.channel)  # type: ignore[no-untyped-call]
+        self.session_id = ""
+        self.session: Any = None
+        self.sequence = 0
+        self.known: dict[tuple[str, str], Any] = {}
+        self.order: list[tuple[str, str, str]] = []
+
+    async def call(self, awaitable: Any) -> Any:
+        try:
+            return await awaitable
+        except grpc.aio.AioRpcError as exc:
+            raise error_from_rpc(exc) from exc
+
+    async def open(self, hostname: str = "w1") -> pb.SessionMessage:
+        description = msgspec.msgpack.encode(NodeDescription(hostname=hostname))
+        request = pb.SessionRequest(description=description, underlay_addr="192.0.2.1")
+        self.session = self.stub.Session(request)
+        message = await self.message()
+        self.session_id = message.session_id
+        return message
+
+    async def message(self) -> pb.SessionMessage:
+        async with asyncio.timeout(10):
+            message = await self.call(self.session.read())
+        assert message is not grpc.aio.EOF
+        return message  # type: ignore[no-any-return]
+
+    async def to_the_end(self) -> None:
+        """Read the session's messages until it fails."""
+        while True:
+            await self.message()
+
+    async def heartbeat(self, description: NodeDescription | None = None) -> float:
+        data = msgspec.msgpack.encode(description) if description else b""
+        reply = await self.call(
+            self.stub.Heartbeat(pb.HeartbeatRequest(session_id=self.session_id, description=data))
+        )
+        return float(reply.period_ms) / 1000
+
+    def assignments(self) -> Any:
+        return self.stub.Assignments(pb.AssignmentsRequest(session_id=self.session_id))
+
+    async def follow(self, stream: Any) -> pb.AssignmentsMessage:
+        """Read and apply one message, as an agent must."""
+        async with asyncio.timeout(10):
+            message = await self.call(stream.read())
+        assert message is not grpc.aio.EOF
+        if message.type == pb.AssignmentsMessage.COMPLETE:
+            self.known = {}
+        else:
+            assert message.applies_to == self.sequence
+        self.sequence = message.results_in
+        for change in message.changes:
+            key = (change.kind, change.id)
+            if change.action == pb.AssignmentChange.REMOVE:
+                del self.known[key]
+                self.order.append(("-", *key))
+            else:
+                of = Task if change.kind == "task" else Network
+                self.known[key] = msgspec.msgpack.decode(change.object, type=of)
+                self.order.append(("+", *key))
+        return message  # type: ignore[no-any-return]
+
+    async def report(self, task_id: str, state: TaskState, **fields: Any) -> None:
+        status = msgspec.msgpack.encode(TaskStatus(state=state, **fields))
+        update = pb.TaskStatusUpdate(task_id=task_id, status=status)
+        request = pb.UpdateTaskStatusRequest(session_id=self.session_id, updates=[update])
+        await self.call(self.stub.UpdateTaskStatus(request))
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[TestCluster]:
+    async with running_cluster(managers=2, heartbeat_s=PERIOD_S) as running:
+        running.owner.spawn(running.managers[0].dispatcher.run(), "dispatcher")
+        await asyncio.sleep(0)
+        yield running
+
+
+@pytest.fixture
+async def agent(cluster: TestCluster) -> AsyncIterator[Agent]:
+    agent = Agent(cluster, await cluster.add_worker())
+    yield agent
+    await agent.channel.close(grace=None)
+
+
+def node(cluster: TestCluster, agent: Agent) -> Node:
+    found = cluster.store.view.nodes.get(agent.node_id)
+    assert found is not None
+    return found
+
+
+def new_task(agent: Agent, state: TaskState = TaskState.ASSIGNED, **fields: Any) -> Task:
+    return Task(id=new_id(), node_id=agent.node_id, status=TaskStatus(state=state), **fields)
+
+
+async def put(cluster: TestCluster, *objects: Any) -> None:
+    def build(tx: Any) -> None:
+        for obj in objects:
+            tx.create(obj)
+
+    await cluster.store.update(build)
+
+
+async def change(cluster: TestCluster, task: Task, **fields: Any) -> None:
+    def build(tx: Any) -> None:
+        tx.update(replace(tx.view.tasks.get(task.id), **fields))
+
+    await cluster.store.update(build)
+
+
+def state_of(cluster: TestCluster, task: Task) -> TaskState:
+    found = cluster.store.view.tasks.get(task.id)
+    assert found is not None
+    return found.status.state
+
+
+async def test_a_session_makes_the_node_ready_and_says_where_everything_is(
+    cluster: TestCluster, agent: Agent
+) -> None:
+    cluster.managers[0].etcd[agent.node_id] = (["192.0.2.9:2379"], b"plan")
+    message = await agent.open()
+    assert {(p.node_id, p.addr) for p in message.managers} == {(m.seat.node_id, m.addr) for m in cluster.managers}
+    assert message.heartbeat_period_ms == PERIOD_S * 1000
+    assert list(message.etcd_endpoints) == ["192.0.2.9:2379"]
+    assert message.etcd_assignment == b"plan"
+    assert message.root_ca == cluster.pki.root_pem
+    stored = node(cluster, agent)
+    assert msgspec.msgpack.decode(message.node, type=Node) == stored
+    assert (stored.status.state, stored.status.addr) == (NodeState.READY, "192.0.2.1")
+    assert stored.underlay_addr == "192.0.2.1"
+    assert stored.description.hostname == "w1"
+
+
+async def test_the_session_message_is_sent_again_when_it_changes(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    third = Node(id=new_id(), manager_status=ManagerStatus(addr="192.0.2.3:2377"))
+    await put(cluster, third)
+    message = await agent.message()
+    assert third.id in {p.node_id for p in message.managers}
+    assert message.session_id == agent.session_id
+
+
+async def test_a_silent_node_is_down_and_comes_back(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    task = new_task(agent, TaskState.RUNNING)
+    await put(cluster, task)
+    for _ in range(5):
+        assert await agent.heartbeat() == PERIOD_S
+        await asyncio.sleep(PERIOD_S / 2)
+    assert node(cluster, agent).status.state is NodeState.READY
+    await eventually(lambda: node(cluster, agent).status.state is NodeState.DOWN, "the node is down")
+    assert node(cluster, agent).status.message == "heartbeat failure"
+    with pytest.raises(SessionInvalid):
+        await agent.heartbeat()
+    with pytest.raises(SessionInvalid):
+        await agent.to_the_end()
+    await change(cluster, task, desired_state=TaskState.SHUTDOWN)
+
+    await agent.open()
+    assert node(cluster, agent).status.state is NodeState.READY
+    stream = agent.assignments()
+    await agent.follow(stream)
+    assert agent.known["task", task.id].desired_state is TaskState.SHUTDOWN
+    await agent.report(task.id, TaskState.SHUTDOWN)
+    assert state_of(cluster, task) is TaskState.SHUTDOWN
+
+
+async def test_a_new_leader_gives_every_node_a_grace_period(cluster: TestCluster) -> None:
+    """Nodes the last leader saw: one comes to the new one in time, one does not."""
+    worker, lost = await cluster.add_worker("w1"), await cluster.add_worker("w2")
+    agents = [Agent(cluster, worker), Agent(cluster, lost)]
+    for one in agents:
+        await one.open()
+    cluster.raft.leader = cluster.managers[1].seat
+    cluster.owner.spawn(cluster.managers[1].dispatcher.run(), "dispatcher")
+    moved = Agent(cluster, worker, manager=1)
+    await moved.open()
+
+    async def down() -> bool:
+        await moved.heartbeat()
+        return node(cluster, agents[1]).status.state is NodeState.DOWN
+
+    await eventually(down, "the lost node is down")
+    assert node(cluster, moved).status.state is NodeState.READY
+    for one in (*agents, moved):
+        await one.channel.close(grace=None)
+
+
+async def test_without_the_lead_agents_are_sent_to_the_leader(cluster: TestCluster) -> None:
+    identity = await cluster.add_worker()
+    astray = Agent(cluster, identity, manager=1)
+    with pytest.raises(NotLeader) as caught:
+        await astray.open()
+    assert caught.value.leader_addr == cluster.managers[0].addr
+    await astray.channel.close(grace=None)
+
+
+async def test_losing_the_lead_ends_sessions_with_the_new_leader_s_address() -> None:
+    async with running_cluster(managers=2, heartbeat_s=PERIOD_S) as cluster:
+        running = cluster.owner.spawn(cluster.managers[0].dispatcher.run(), "dispatcher")
+        await asyncio.sleep(0)
+        agent = Agent(cluster, await cluster.add_worker())
+        await agent.open()
+        stream = agent.assignments()
+        await agent.follow(stream)
+        cluster.raft.leader = cluster.managers[1].seat
+        running.cancel()
+        for ending in (agent.message(), agent.follow(stream)):
+            with pytest.raises(NotLeader) as caught:
+                await ending
+            assert caught.value.leader_addr == cluster.managers[1].addr
+        with pytest.raises(NotLeader):
+            await agent.heartbeat()
+        await agent.channel.close(grace=None)
+
+
+async def test_assignments_follow_the_store(cluster: TestCluster, agent: Agent) -> None:
+    network = Network(
+        id=new_id(), spec=NetworkSpec(name="app"), subnet="10.0.1.0/24", gateway="10.0.1.1", vni=4096
+    )
+    first = new_task(agent, networks=(TaskNetwork(network_id=network.id, addr="10.0.1.2/24"),))
+    unassigned = replace(new_task(agent, TaskState.PENDING), node_id="")
+    await put(cluster, network, first, unassigned)
+    await agent.open()
+    stream = agent.assignments()
+    message = await agent.follow(stream)
+    assert message.type == pb.AssignmentsMessage.COMPLETE
+    assert agent.order == [("+", "network", network.id), ("+", "task", first.id)]
+
+    # A status alone is not sent back; the next message is about something else.
+    await agent.report(first.id, TaskState.RUNNING)
+    other = Network(id=new_id(), spec=NetworkSpec(name="b"), subnet="10.0.2.0/24", vni=4097)
+    second = new_task(agent, networks=(TaskNetwork(network_id=other.id, addr="10.0.2.2/24"),))
+    await put(cluster, other, second)
+    agent.order.clear()
+    await agent.follow(stream)
+    assert agent.order == [("+", "network", other.id), ("+", "task", second.id)]
+
+    await change(cluster, unassigned, node_id=agent.node_id, status=TaskStatus(state=TaskState.ASSIGNED))
+    await agent.follow(stream)
+    assert ("task", unassigned.id) in agent.known
+
+    await change(cluster, first, desired_state=TaskState.SHUTDOWN)
+    await agent.follow(stream)
+    assert agent.known["task", first.id].desired_state is TaskState.SHUTDOWN
+
+    await change(cluster, first, status=TaskStatus(state=TaskState.SHUTDOWN))
+    await cluster.store.update(lambda tx: tx.delete(first))
+    agent.order.clear()
+    await agent.follow(stream)
+    assert agent.order == [("-", "task", first.id), ("-", "network", network.id)]
+    assert set(agent.known) == {("task", second.id), ("network", other.id), ("task", unassigned.id)}
+
+
+async def test_a_second_stream_starts_with_a_complete_set(cluster: TestCluster, agent: Agent) -> None:
+    task = new_task(agent)
+    await put(cluster, task)
+    await agent.open()
+    first = agent.assignments()
+    await agent.follow(first)
+    second = agent.assignments()
+    message = await agent.follow(second)
+    assert message.type == pb.AssignmentsMessage.COMPLETE
+    assert set(agent.known) == {("task", task.id)}
+    assert await first.read() is grpc.aio.EOF
+
+
+async def test_many_changes_travel_together(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    stream = agent.assignments()
+    await agent.follow(stream)
+    tasks = [new_task(agent) for _ in range(300)]
+    for start in range(0, 300, 10):
+        await put(cluster, *tasks[start : start + 10])
+    messages = 0
+    while len(agent.known) < 300:
+        await agent.follow(stream)
+        messages += 1
+    assert messages <= 10
+
+
+async def test_tasks_of_other_nodes_are_neither_seen_nor_reported_on(cluster: TestCluster, agent: Agent) -> None:
+    other = Agent(cluster, await cluster.add_worker("w2"))
+    await other.open("w2")
+    await agent.open()
+    own, foreign = new_task(agent), new_task(other)
+    await put(cluster, own, foreign)
+    stream = agent.assignments()
+    await agent.follow(stream)
+    assert set(agent.known) == {("task", own.id)}
+    with pytest.raises(PermissionDenied, match="does not run on node"):
+        await agent.report(foreign.id, TaskState.FAILED)
+    assert state_of(cluster, foreign) is TaskState.ASSIGNED
+    # Another node's session is of no use either.
+    agent.session_id = other.session_id
+    for call in (agent.heartbeat(), agent.report(own.id, TaskState.RUNNING), agent.follow(agent.assignments())):
+        with pytest.raises(SessionInvalid):
+            await call
+    await other.channel.close(grace=None)
+
+
+async def test_states_only_move_forward(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    task = new_task(agent)
+    await put(cluster, task)
+    await agent.report(task.id, TaskState.RUNNING, container_status=ContainerStatus(container_id="c"))
+    assert state_of(cluster, task) is TaskState.RUNNING
+    await agent.report(task.id, TaskState.STARTING)
+    assert state_of(cluster, task) is TaskState.RUNNING
+    await agent.report(task.id, TaskState.FAILED, err="exit 3", container_status=ContainerStatus(exit_code=3))
+    await agent.report(task.id, TaskState.REJECTED)
+    assert state_of(cluster, task) is TaskState.FAILED
+    await agent.report(new_id(), TaskState.RUNNING)  # of a record that is gone
+    for state in (TaskState.NEW, TaskState.ORPHANED, TaskState.REMOVE):
+        with pytest.raises(InvalidArgument, match="an agent cannot observe the state"):
+            await agent.report(task.id, state)
+
+
+async def test_reports_are_written_in_batches(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    tasks = [new_task(agent) for _ in range(50)]
+    await put(cluster, *tasks)
+    before = cluster.raft.index
+    await asyncio.gather(*(agent.report(task.id, TaskState.RUNNING) for task in tasks))
+    assert all(state_of(cluster, task) is TaskState.RUNNING for task in tasks)
+    assert cluster.raft.index - before <= 5
+
+
+async def test_a_report_that_was_not_stored_is_not_acknowledged(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    task = new_task(agent)
+    await put(cluster, task)
+    cluster.raft.broken = True
+    with pytest.raises(PyswarmError, match="no quorum"):
+        await agent.report(task.id, TaskState.RUNNING)
+    cluster.raft.broken = False
+    await agent.report(task.id, TaskState.RUNNING)
+    assert state_of(cluster, task) is TaskState.RUNNING
+
+
+async def test_a_newer_session_ends_the_older(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    old_id, old_stream, assignments = agent.session_id, agent.session, agent.assignments()
+    await agent.follow(assignments)
+    await agent.open()
+    assert agent.session_id != old_id
+
+    async def ended(stream: Any) -> bool:
+        return await stream.read() is grpc.aio.EOF
+
+    await eventually(lambda: ended(old_stream), "the old session's stream ends")
+    await eventually(lambda: ended(assignments), "its assignments end")
+    await agent.heartbeat()
+
+
+async def test_a_heartbeat_may_bring_a_new_description(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    await agent.heartbeat(NodeDescription(hostname="w1", engine_error="the engine does not answer"))
+    assert node(cluster, agent).description.engine_error == "the engine does not answer"
+
+
+async def test_strangers_and_removed_nodes_are_refused(cluster: TestCluster, agent: Agent) -> None:
+    stranger = Agent(cluster, cluster.pki.identity("worker"))
+    with pytest.raises(PermissionDenied, match="is not a member of this swarm"):
+        await stranger.open()
+    await stranger.channel.close(grace=None)
+    await agent.open()
+    await cluster.client().remove_node(agent.node_id, force=True)
+    with pytest.raises(PermissionDenied, match="was removed from the swarm"):
+        await agent.to_the_end()
+    with pytest.raises(PermissionDenied, match="was removed from the swarm"):
+        await agent.open()
+
+
+async def test_a_state_written_by_someone_else_is_made_good(cluster: TestCluster, agent: Agent) -> None:
+    """A commit of DOWN that crossed the node's registration must not last."""
+    await agent.open()
+
+    def build(tx: Any) -> None:
+        found = tx.view.nodes.get(agent.node_id)
+        tx.update(replace(found, status=replace(found.status, state=NodeState.DOWN)))
+
+    await cluster.store.update(build)
+
+    async def ready() -> bool:
+        await agent.heartbeat()
+        return node(cluster, agent).status.state is NodeState.READY
+
+    await eventually(ready, "the node is ready again")
+
+
+async def test_figures(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    await agent.heartbeat()
+    value = cluster.managers[0].registry.get_sample_value
+    assert value("pyswarm_dispatcher_sessions") == 1
+    assert value("pyswarm_dispatcher_heartbeats_total") == 1
+    assert value("pyswarm_dispatcher_nodes", {"state": "ready"}) == 1

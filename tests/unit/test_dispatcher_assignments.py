@@ -1,0 +1,132 @@
+"""An agent that applies every message has exactly what the store assigns to it, whatever happens in between."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from pyswarm.common.types import Network, Task, TaskNetwork, TaskSpec, TaskState, TaskStatus
+from pyswarm.manager.dispatcher.assignments import AssignmentSet
+from pyswarm.manager.dispatcher.statuses import MAX_TEXT_CHARS, next_status
+from pyswarm.manager.state.view import LiveView
+
+NODE = "n1"
+NETWORKS = ("net0", "net1", "net2")
+STATES = (TaskState.PENDING, TaskState.ASSIGNED, TaskState.RUNNING, TaskState.FAILED)
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("task"),
+            st.integers(0, 4),
+            st.sampled_from(STATES),
+            st.sampled_from([TaskState.RUNNING, TaskState.SHUTDOWN]),
+            st.sets(st.sampled_from(NETWORKS)),
+            st.sampled_from([NODE, "n2", ""]),
+        ),
+        st.tuples(st.just("drop"), st.integers(0, 4)),
+        st.tuples(st.just("network"), st.sampled_from(NETWORKS), st.integers(1, 3)),
+        st.tuples(st.just("unnetwork"), st.sampled_from(NETWORKS)),
+        st.tuples(st.just("send")),
+    ),
+    max_size=40,
+)
+
+
+class Model:
+    """The store's side, told to the set under test as the dispatcher tells it, and the agent's side."""
+
+    def __init__(self) -> None:
+        self.view = LiveView()
+        self.sent = AssignmentSet(NODE)
+        self.agent: dict[tuple[str, str], Task | Network] = {}
+
+    def put_task(self, task: Task) -> None:
+        self.view.tasks.put(task)
+        self.sent.dirty_tasks.add(task.id)
+
+    def send(self) -> None:
+        for change in self.sent.next_changes(self.view):
+            key = (change.kind, change.id)
+            if change.new is None:
+                del self.agent[key]
+                continue
+            self.agent[key] = change.new
+            if isinstance(change.new, Task):
+                for attached in change.new.networks:
+                    known = self.view.networks.get(attached.network_id) is not None
+                    assert (("network", attached.network_id) in self.agent) == known, "a network comes first"
+
+    def check(self) -> None:
+        mine = [t for t in self.view.tasks.by_node(NODE) if t.status.state.rank >= TaskState.ASSIGNED.rank]
+        tasks = {key[1]: obj for key, obj in self.agent.items() if isinstance(obj, Task)}
+        assert tasks.keys() == {t.id for t in mine}
+        for task in mine:
+            known = tasks[task.id]
+            assert (known.desired_state, known.networks) == (task.desired_state, task.networks)
+        needed = {n.network_id for t in mine for n in t.networks}
+        stored = {n.id: n for n in self.view.networks.values() if n.id in needed}
+        assert {key[1]: obj for key, obj in self.agent.items() if key[0] == "network"} == stored
+        assert self.sent.next_changes(self.view) == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps)
+def test_the_agent_ends_up_with_what_is_assigned(script: list[tuple[object, ...]]) -> None:
+    model = Model()
+    for step in script:
+        match step:
+            case (
+                "task",
+                int(number),
+                TaskState() as state,
+                TaskState() as desired,
+                set() as networks,
+                str(node_id),
+            ):
+                attached = tuple(TaskNetwork(network_id=str(n)) for n in sorted(map(str, names)))
+                status = TaskStatus(state=state)
+                old = model.view.tasks.get(f"t{number}")
+                where = old.node_id if old is not None and old.node_id else node_id  # tasks never move
+                fields = {"status": status, "desired_state": desired, "networks": attached, "node_id": where}
+                model.put_task(replace(old or Task(id=f"t{number}"), **fields))
+            case ("drop", int(number)):
+                model.view.tasks.remove(f"t{number}")
+                model.sent.dirty_tasks.add(f"t{number}")
+            case ("network", str(network_id), int(vni)):
+                model.view.networks.put(Network(id=network_id, vni=vni))
+            case ("unnetwork", str(network_id)):
+                model.view.networks.remove(network_id)
+            case _:
+                model.send()
+    model.send()
+    model.check()
+
+
+def test_a_status_is_not_echoed() -> None:
+    model = Model()
+    task = Task(id="t", node_id=NODE, status=TaskStatus(state=TaskState.ASSIGNED))
+    model.put_task(task)
+    model.send()
+    model.put_task(replace(task, status=TaskStatus(state=TaskState.RUNNING)))
+    assert model.sent.next_changes(model.view) == []
+    model.put_task(replace(task, spec=TaskSpec(force_update=1)))
+    assert [c.id for c in model.sent.next_changes(model.view)] == ["t"]
+
+
+def test_reports_never_go_back_and_endings_stay() -> None:
+    def after(now: TaskState, reported: TaskState) -> TaskStatus | None:
+        return next_status(Task(id="t", status=TaskStatus(state=now)), TaskStatus(state=reported))
+
+    assert after(TaskState.RUNNING, TaskState.STARTING) is None
+    assert after(TaskState.RUNNING, TaskState.RUNNING) is None
+    assert after(TaskState.COMPLETE, TaskState.FAILED) is None
+    assert after(TaskState.ORPHANED, TaskState.SHUTDOWN) is None
+    forward = after(TaskState.RUNNING, TaskState.FAILED)
+    assert forward is not None
+    assert forward.state is TaskState.FAILED
+
+
+def test_texts_of_agents_are_bounded() -> None:
+    status = next_status(Task(id="t"), TaskStatus(state=TaskState.FAILED, err="x" * 10_000, message="y" * 10_000))
+    assert status is not None
+    assert len(status.err) == len(status.message) == MAX_TEXT_CHARS
