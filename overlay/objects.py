@@ -121,13 +121,17 @@ class DesiredNetwork(msgspec.Struct, frozen=True):
 # --- kernel ---
 
 
+NF_TABLES = ("iptables", "ip6tables")
+"""The firewalls that a bridge can send its frames through."""
+
+
 class BridgeLink(msgspec.Struct, frozen=True):
-    """A bridge as the kernel has it."""
+    """A bridge as the kernel has it. ``nf_call`` are the tables its frames pass (`NF_TABLES`)."""
 
     name: str
     index: int
     up: bool
-    nf_call: bool
+    nf_call: frozenset[str] = frozenset()
 
 
 class VxlanLink(msgspec.Struct, frozen=True):

@@ -13,10 +13,12 @@ from pyroute2 import IPRoute
 
 from pyswarm.overlay.errors import OverlayError
 from pyswarm.overlay.linux.links import set_bridge_nf
-from pyswarm.overlay.objects import BridgeLink, is_overlay_bridge
+from pyswarm.overlay.objects import NF_TABLES, BridgeLink, is_overlay_bridge
 
 # Under /proc/sys/net each process sees its own network namespace's settings.
-_SETTINGS = tuple(Path("/proc/sys/net/bridge") / f"bridge-nf-call-{table}" for table in ("iptables", "ip6tables"))
+_SETTINGS = {table: Path(f"/proc/sys/net/bridge/bridge-nf-call-{table}") for table in NF_TABLES}
+
+_ENGINE_BRIDGE = "docker0"
 
 
 def spare_overlay_bridges(ipr: IPRoute, bridges: Iterable[BridgeLink]) -> bool:
@@ -25,21 +27,21 @@ def spare_overlay_bridges(ipr: IPRoute, bridges: Iterable[BridgeLink]) -> bool:
     Where the kernel has no such settings (module not loaded), or somebody has turned them off, nothing is done.
     """
     others = [b for b in bridges if not is_overlay_bridge(b.name)]
-    host_wide = [path for path in _SETTINGS if _read(path) == "1"]
-    # Once moved, a bridge made later needs the flag too, though the host's setting no longer shows it was on.
-    moved_before = any(b.nf_call for b in others)
-    if not host_wide and not (moved_before and any(path.exists() for path in _SETTINGS)):
-        return False
+    values = {table: _read(path) for table, path in _SETTINGS.items()}
+    host_wide = {table for table, value in values.items() if value == "1"}
+    # Once moved, a bridge made later needs the flag too, though the host's setting no longer shows it was on. The
+    # engine's first bridge remembers, also for the next process.
+    moved = {table for b in others if b.name == _ENGINE_BRIDGE for table in b.nf_call if values[table]}
     changed = False
     for bridge in others:
-        if not bridge.nf_call:
-            set_bridge_nf(ipr, bridge.name, True)
+        if lacking := (host_wide | moved) - bridge.nf_call:
+            set_bridge_nf(ipr, bridge.name, lacking, True)
             changed = True
-    for path in host_wide:
+    for table in host_wide:
         try:
-            path.write_text("0")
+            _SETTINGS[table].write_text("0")
         except OSError as exc:
-            raise OverlayError(f"cannot write {path}: {exc.strerror}") from exc
+            raise OverlayError(f"cannot write {_SETTINGS[table]}: {exc.strerror}") from exc
         changed = True
     return changed
 

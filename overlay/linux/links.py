@@ -1,11 +1,13 @@
 """Devices through pyroute2: few, with many attributes, so its general encoder is worth its price here."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
 from pyswarm.overlay.errors import OverlayError
 from pyswarm.overlay.objects import (
+    NF_TABLES,
     BridgeLink,
     ClearBridgeNf,
     CreateVxlan,
@@ -22,7 +24,6 @@ from pyswarm.overlay.objects import (
 _IFF_UP = 0x1
 _IFF_LOOPBACK = 0x8
 _ENODEV = 19
-_BRIDGE_NF = ("br_nf_call_iptables", "br_nf_call_ip6tables")
 
 
 def find_underlay(ipr: IPRoute, addr: str) -> Underlay:
@@ -49,7 +50,8 @@ def bridge_links(ipr: IPRoute) -> dict[str, BridgeLink]:
         if msg.get(("linkinfo", "kind")) != "bridge":
             continue
         name = msg.get_attr("IFLA_IFNAME")
-        nf_call = any(info.get_attr(f"IFLA_{key.upper()}") for key in _BRIDGE_NF) if info is not None else False
+        flags = {} if info is None else {t: info.get_attr(f"IFLA_BR_NF_CALL_{t.upper()}") for t in NF_TABLES}
+        nf_call = frozenset(table for table, flag in flags.items() if flag)
         found[name] = BridgeLink(name, msg["index"], bool(msg["flags"] & _IFF_UP), nf_call)
     return found
 
@@ -150,12 +152,13 @@ def _apply(ipr: IPRoute, op: LinkOp) -> None:
                 neigh_suppress=int(flags.neigh_suppress),
             )
         case ClearBridgeNf(device=device):
-            set_bridge_nf(ipr, device, False)
+            set_bridge_nf(ipr, device, NF_TABLES, False)
 
 
-def set_bridge_nf(ipr: IPRoute, bridge: str, on: bool) -> None:
-    """Whether frames of this bridge pass through iptables, whatever the host's setting says of the others."""
-    ipr.link("set", index=_need(ipr, bridge), kind="bridge", **dict.fromkeys(_BRIDGE_NF, int(on)))
+def set_bridge_nf(ipr: IPRoute, bridge: str, tables: Iterable[str], on: bool) -> None:
+    """Whether frames of this bridge pass through these tables, whatever the host's settings say of the others."""
+    flags = {f"br_nf_call_{table}": int(on) for table in tables}
+    ipr.link("set", index=_need(ipr, bridge), kind="bridge", **flags)
 
 
 def _need(ipr: IPRoute, name: str, missing_ok: bool = False) -> int:

@@ -17,8 +17,17 @@ from pyswarm.overlay.plan import contradicts
 
 log = get_logger("overlay")
 
-_RECEIVE_BUFFER_BYTES = 4 << 20
+_RECEIVE_BUFFER_BYTES = 8 << 20
+_SO_RCVBUFFORCE = 33  # beyond the host's limit for ordinary sockets
 _READS_AT_ONCE = 64
+
+
+def _enlarge(sock: socket.socket) -> None:
+    """Room for what a pass over thousands of entries makes the kernel say; less only costs one more look."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
 
 
 class Watched:
@@ -45,7 +54,7 @@ class Monitor:
             kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
             sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
             sock.bind((0, wire.RTMGRP_LINK | wire.RTMGRP_NEIGH))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            _enlarge(sock)
         except OSError as exc:
             raise OverlayError(f"cannot watch this host's network devices: {exc.strerror}") from exc
         self._socket = sock

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pyswarm.overlay.api import bridge_network_options, engine_range
 from pyswarm.overlay.objects import (
+    NF_TABLES,
     AnyOp,
     BridgeLink,
     ClearBridgeNf,
@@ -137,7 +138,7 @@ class ModelKernel:
                 assert self.vxlans[device].master_index, "flags of what is no port"
                 self._change(device, flags=flags)
             case ClearBridgeNf(device=device):
-                self._change(device, nf_call=False)
+                self._change(device, nf_call=frozenset())
             case PutFdbSelf(device=device, mac=mac, dst=dst):
                 assert device in self.vxlans
                 self.fdb_self.setdefault(device, {})[mac] = dst
@@ -185,8 +186,8 @@ def kernels(draw: st.DrawFn) -> ModelKernel:
     """Any kernel, with a network of somebody else's beside ours."""
     kernel = ModelKernel(
         bridges={
-            "pswb5": BridgeLink("pswb5", 10, draw(st.booleans()), draw(st.booleans())),
-            "docker0": BridgeLink("docker0", 11, True, True),
+            "pswb5": BridgeLink("pswb5", 10, draw(st.booleans()), draw(st.frozensets(st.sampled_from(NF_TABLES)))),
+            "docker0": BridgeLink("docker0", 11, True, frozenset(NF_TABLES)),
         },
         vxlans={
             "flannel.1": VxlanLink("flannel.1", 12, VxlanParams(1, "1.1.1.1", 8472, 2), 1400, True, "", 11, None)
@@ -328,7 +329,7 @@ def test_mtu_follows_the_underlay() -> None:
 
 def test_repairs_are_what_another_hand_did_not_what_the_cluster_changed() -> None:
     first = desired(state(endpoint("a", 2, "n2"), endpoint("b", 3, "n2")))
-    kernel = ModelKernel(bridges={"pswb5": BridgeLink("pswb5", 10, True, False)})
+    kernel = ModelKernel(bridges={"pswb5": BridgeLink("pswb5", 10, True)})
     made = plan_network(first, kernel.network(5))
     assert count_repairs(made, None, first) == 0
     kernel.apply(made)
