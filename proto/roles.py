@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -84,8 +85,9 @@ class RoleInterceptor(_Interceptor):
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             await self._admit(method, context)
-            async for message in inner(request, context):
-                yield message
+            async with aclosing(inner(request, context)) as messages:
+                async for message in messages:
+                    yield message
 
         guarded = stream if inspect.isasyncgenfunction(inner) else reply
         kind = ("stream" if handler.request_streaming else "unary") + (

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import msgspec
 
+from pyswarm.common.clock import Clock, SystemClock
 from pyswarm.common.errors import OutcomeUnknown, PyswarmError, Unavailable
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import (
@@ -31,6 +32,9 @@ T = TypeVar("T", bound=Object)
 Filters = Mapping[str, Sequence[str]]
 
 TIMEOUT_S = 10.0
+#: A manager process that died is started again by its daemon within this time.
+RESTART_PATIENCE_S = 5.0
+RETRY_S = 0.1
 #: Removing a network waits for the tasks that are just stopping.
 REMOVE_NETWORK_TIMEOUT_S = 30.0
 
@@ -38,9 +42,17 @@ REMOVE_NETWORK_TIMEOUT_S = 30.0
 class ControlClient:
     """Asks the managers at ``addrs`` in turn, the first one first, until one can be reached."""
 
-    def __init__(self, identity: TLSIdentity, *addrs: str) -> None:
+    def __init__(
+        self,
+        identity: TLSIdentity,
+        *addrs: str,
+        clock: Clock | None = None,
+        patience_s: float = RESTART_PATIENCE_S,
+    ) -> None:
         self._identity = identity
         self._addrs = addrs
+        self._clock = clock or SystemClock()
+        self._patience_s = patience_s
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def close(self) -> None:
@@ -150,21 +162,26 @@ class ControlClient:
     async def _call(
         self, method: str, request: Any, *, timeout_s: float = TIMEOUT_S, repeatable: bool = False
     ) -> Any:
-        """Try each manager until one is reached. A change that may have arrived is not sent to a second one."""
-        failure: PyswarmError = Unavailable("no manager of the swarm is known")
-        for addr in self._addrs:
-            stub = control_pb2_grpc.ControlStub(self._channel(addr))  # type: ignore[no-untyped-call]
-            try:
-                return await getattr(stub, method)(request, timeout=timeout_s)
-            except grpc.aio.AioRpcError as exc:
-                failure = error_from_rpc(exc, addr)
-                if answered(exc) or (repeatable and exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED):
-                    raise failure from exc
-                if not was_never_sent(exc) and not repeatable:
-                    raise OutcomeUnknown(
-                        f"{failure}; the change may or may not have been stored: look before trying again"
-                    ) from exc
-        raise failure
+        """Try each manager until one is reached, again for a while if none is: a manager that died is back soon.
+        A change that may have arrived is not sent twice."""
+        deadline_s = self._clock.monotonic() + min(self._patience_s, timeout_s)
+        while True:
+            failure: PyswarmError = Unavailable("no manager of the swarm is known")
+            for addr in self._addrs:
+                stub = control_pb2_grpc.ControlStub(self._channel(addr))
+                try:
+                    return await getattr(stub, method)(request, timeout=timeout_s)
+                except grpc.aio.AioRpcError as exc:
+                    failure = error_from_rpc(exc, addr)
+                    if answered(exc) or (repeatable and exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED):
+                        raise failure from exc
+                    if not was_never_sent(exc) and not repeatable:
+                        raise OutcomeUnknown(
+                            f"{failure}; the change may or may not have been stored: look before trying again"
+                        ) from exc
+            if self._clock.monotonic() >= deadline_s:
+                raise failure
+            await self._clock.sleep(RETRY_S)
 
     def _channel(self, addr: str) -> grpc.aio.Channel:
         channel = self._channels.get(addr)

@@ -81,7 +81,7 @@ class LeaderCalls:
             await self._clock.sleep(POLL_S)
 
     async def _send(self, leader: LeaderRef, method: str, request: Any, timeout_s: float, repeatable: bool) -> Any:
-        stub = control_pb2_grpc.ControlStub(self._channel(leader))  # type: ignore[no-untyped-call]
+        stub = control_pb2_grpc.ControlStub(self._channel(leader))
         call = getattr(stub, method)(request, timeout=timeout_s, metadata=((FORWARDED_KEY, self._node_id),))
         try:
             await self._until_done(call, leader)

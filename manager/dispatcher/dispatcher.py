@@ -5,7 +5,7 @@ one grace period, and agents open their sessions with it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -112,7 +112,7 @@ class Dispatcher:
 
     async def session(
         self, node_id: str, description: bytes, underlay_addr: str, peer_host: str
-    ) -> AsyncIterator[pb.SessionMessage]:
+    ) -> AsyncGenerator[pb.SessionMessage, None]:
         """Register the node and tell it, now and after every change, where the managers and etcd are."""
         session = await self._register(node_id, description, underlay_addr, peer_host)
         sent: pb.SessionMessage | None = None
@@ -179,7 +179,7 @@ class Dispatcher:
 
         await self._store.update(build, reason="node description")
 
-    async def assignments(self, node_id: str, session_id: str) -> AsyncIterator[pb.AssignmentsMessage]:
+    async def assignments(self, node_id: str, session_id: str) -> AsyncGenerator[pb.AssignmentsMessage, None]:
         """The complete set, then changes, each numbered; ends when the session does."""
         session = self._require_session(node_id, session_id)
         feed = session.open_feed(self._clock)

@@ -1,6 +1,7 @@
 """The Dispatcher service: takes the caller's node from its certificate and hands the call to the dispatcher."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,8 +25,9 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
             messages = self._dispatcher.session(
                 node_id, request.description, request.underlay_addr, _host(context.peer())
             )
-            async for message in messages:
-                yield message
+            async with aclosing(messages):
+                async for message in messages:
+                    yield message
         except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
             await abort_with(context, exc)
 
@@ -43,8 +45,10 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
     ) -> AsyncIterator[pb.AssignmentsMessage]:
         """What the node must run."""
         try:
-            async for message in self._dispatcher.assignments(peer_identity(context).node_id, request.session_id):
-                yield message
+            messages = self._dispatcher.assignments(peer_identity(context).node_id, request.session_id)
+            async with aclosing(messages):
+                async for message in messages:
+                    yield message
         except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
             await abort_with(context, exc)
 

@@ -18,6 +18,7 @@ from pyswarm.common.errors import (
     InUse,
     InvalidArgument,
     NotFound,
+    OutcomeUnknown,
     PermissionDenied,
     PyswarmError,
     Unavailable,
@@ -286,6 +287,28 @@ async def test_a_dead_leader_s_successor_gets_the_call(three: TestCluster) -> No
     assert not call.done()
     three.raft.leader = three.managers[2].seat
     assert (await call).spec.name == "web"
+
+
+async def test_a_change_that_may_have_arrived_is_not_sent_again(three: TestCluster) -> None:
+    """The leader is cut off with the change in hand, and replaced."""
+    three.raft.reachable.clear()
+    call = three.owner.spawn(three.client(manager=1).create_service(service_spec()), "create")
+    await asyncio.sleep(0.2)
+    assert not call.done()
+    three.raft.leader = three.managers[2].seat
+    with pytest.raises(OutcomeUnknown, match="may or may not have been stored"):
+        await call
+    three.raft.reachable.set()
+
+
+async def test_a_read_is_asked_again_of_the_next_leader(three: TestCluster) -> None:
+    three.raft.reachable.clear()
+    call = three.owner.spawn(three.client(manager=1).list_nodes(), "list")
+    await asyncio.sleep(0.2)
+    assert not call.done()
+    three.raft.leader = three.managers[2].seat
+    three.raft.reachable.set()
+    assert len(await call) == 3
 
 
 async def test_calls_are_forwarded_once_only(three: TestCluster) -> None:

@@ -39,7 +39,7 @@ class Agent:
     def __init__(self, cluster: TestCluster, identity: TLSIdentity, manager: int = 0) -> None:
         self.node_id = identity.node_id
         self.channel = identity.channel(cluster.managers[manager].addr)
-        self.stub: Any = dispatcher_pb2_grpc.DispatcherStub(self.channel)  # type: ignore[no-untyped-call]
+        self.stub: Any = dispatcher_pb2_grpc.DispatcherStub(self.channel)
         self.session_id = ""
         self.session: Any = None
         self.sequence = 0

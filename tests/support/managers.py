@@ -65,9 +65,15 @@ class InstantRaft:
     leader: Seat | None = None
     index: int = 0
     broken: bool = False
+    #: Cleared, nothing is committed or confirmed: a leader cut off from the others.
+    reachable: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.reachable.set()
 
     async def propose(self, command: bytes) -> bytes:
         await asyncio.sleep(0)
+        await self.reachable.wait()
         if self.broken:
             raise Unavailable("no quorum")
         self.index += 1
@@ -96,6 +102,7 @@ class RaftSeat:
     async def read_barrier(self) -> None:
         if not self.is_leader:
             raise NotLeader
+        await self.raft.reachable.wait()
 
     async def propose(self, command: bytes) -> bytes:
         if not self.is_leader:
@@ -206,7 +213,8 @@ class TestCluster:
         return identity
 
     def client(self, manager: int = 0, identity: TLSIdentity | None = None) -> ControlClient:
-        client = ControlClient(identity or self.managers[manager].identity, self.managers[manager].addr)
+        target = self.managers[manager]
+        client = ControlClient(identity or target.identity, target.addr, patience_s=0.3)
         self.clients.append(client)
         return client
 

@@ -80,7 +80,7 @@ def test_the_agent_ends_up_with_what_is_assigned(script: list[tuple[object, ...]
                 int(number),
                 TaskState() as state,
                 TaskState() as desired,
-                set() as networks,
+                set() as names,
                 str(node_id),
             ):
                 attached = tuple(TaskNetwork(network_id=str(n)) for n in sorted(map(str, names)))
