@@ -69,7 +69,16 @@ async def run(args: argparse.Namespace) -> None:
     pid_file = folders.run / "pyswarmd.pid"
     pid_file.write_text(f"{os.getpid()}\n")
     registry = new_registry("daemon")
-    node = NodeService(folders=folders, engine_url=args.engine, clock=SystemClock(), registry=registry)
+    failures: list[str] = []
+
+    def failed(part: str, error: BaseException) -> None:
+        log.error("a part of the daemon failed; stopping, to be started again", part=part, exc_info=error)
+        failures.append(part)
+        stop.set()
+
+    node = NodeService(
+        folders=folders, engine_url=args.engine, clock=SystemClock(), registry=registry, on_failure=failed
+    )
     metrics = MetricsServer(registry, lambda: {"manager": folders.run / "manager-metrics.sock"})
     host, _, port = args.metrics_addr.rpartition(":")
     gateway = Child(
@@ -95,6 +104,8 @@ async def run(args: argparse.Namespace) -> None:
         await metrics.stop()
         pid_file.unlink(missing_ok=True)
         os.close(lock)
+    if failures:
+        raise PyswarmError(f"stopped because a part of it failed: {', '.join(failures)}")
 
 
 if __name__ == "__main__":

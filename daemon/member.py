@@ -35,6 +35,7 @@ class Member:
         clock: Clock,
         registry: CollectorRegistry,
         on_managers: Callable[[Sequence[str]], None],
+        on_failure: Callable[[str, BaseException], None],
     ) -> None:
         self._identity = identity
         self._membership = membership
@@ -45,6 +46,7 @@ class Member:
             clock=clock,
             registry=registry,
             vxlan_port=membership.data_path_port,
+            on_failure=on_failure,
         )
         self._watcher = RegistryWatcher(
             EtcdClient((), RegistryTLS.of_identity(identity)), self._overlay.update, clock=clock, metrics=registry

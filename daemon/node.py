@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import grpc.aio
@@ -62,9 +62,18 @@ class AlreadyMember(FailedPrecondition):
 class NodeService:
     """Implements ``common.nodecontrol.NodeControl``. One change of membership at a time."""
 
-    def __init__(self, *, folders: Folders, engine_url: str, clock: Clock, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        *,
+        folders: Folders,
+        engine_url: str,
+        clock: Clock,
+        registry: CollectorRegistry,
+        on_failure: Callable[[str, BaseException], None],
+    ) -> None:
         self._folders = folders
         self._engine_url = engine_url
+        self._on_failure = on_failure
         self._engine = DockerEngine(engine_url)
         self._clock = clock
         self._figures = CurrentFigures(registry)
@@ -244,6 +253,7 @@ class NodeService:
             clock=self._clock,
             registry=self._figures.registry,
             on_managers=self._managers_changed,
+            on_failure=self._on_failure,
         )
         await self._member.start()
         self._renewal = CertificateRenewal(

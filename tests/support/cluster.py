@@ -116,7 +116,7 @@ class Cluster:
     def fetch(self, host: str, container: str, addr: str, timeout_s: int = 3) -> str:
         """HTTP from inside a container, through the overlay; empty when it fails."""
         done = self.lab.docker(
-            host, "exec", container, "wget", "-q", "-T", str(timeout_s), "-O-", f"http://{addr}/", check=False
+            host, "exec", container, "timeout", str(timeout_s), "wget", "-q", "-O-", f"http://{addr}/", check=False
         )
         return done.stdout if done.returncode == 0 else ""
 
