@@ -3,7 +3,6 @@
 Texts are Docker's where Docker has one. What this version does not do yet is refused by name.
 """
 
-import ipaddress
 import re
 
 from pyswarm.common.errors import InvalidArgument, PermissionDenied
@@ -12,7 +11,6 @@ from pyswarm.common.types import (
     ClusterSpec,
     ContainerSpec,
     EndpointSpec,
-    IPAMConfig,
     NetworkSpec,
     NodeSpec,
     ResourceRequirements,
@@ -154,7 +152,7 @@ def _check_endpoint(spec: EndpointSpec) -> None:
 
 
 def check_network(spec: NetworkSpec) -> None:
-    """Everything about a network's spec that needs no look at the other networks."""
+    """A network's spec but for its subnet, which the allocator checks as it takes it."""
     if not spec.name:
         raise InvalidArgument("meta: name must be provided")
     if spec.name in _PREDEFINED_NETWORKS:
@@ -172,58 +170,6 @@ def check_network(spec: NetworkSpec) -> None:
             raise unsupported(f"the network option {key} is")
         if not value.isdecimal() or not 576 <= int(value) <= 65535:
             raise InvalidArgument(f"invalid {_MTU_OPTION} {value}: it must be a number from 576 to 65535")
-    if len(spec.ipam) > 1:
-        raise unsupported("more than one subnet per network is")
-    for config in spec.ipam:
-        check_ipam(config)
-
-
-def check_ipam(config: IPAMConfig) -> None:
-    """One subnet the user asked for. A range or gateway without a subnet has nothing to lie in."""
-    if not config.subnet:
-        if config.ip_range or config.gateway:
-            raise InvalidArgument("ipam configuration: a range or gateway needs a subnet")
-        return
-    try:
-        subnet = ipaddress.ip_network(config.subnet, strict=False)
-    except ValueError as exc:
-        raise InvalidArgument(f"ipam configuration: invalid subnet {config.subnet}") from exc
-    if "/" not in config.subnet:
-        raise InvalidArgument(f"ipam configuration: invalid subnet {config.subnet}")
-    if not isinstance(subnet, ipaddress.IPv4Network):
-        raise unsupported(f"the IPv6 subnet {config.subnet} is")
-    if subnet.prefixlen > 29:
-        raise InvalidArgument(f"ipam configuration: subnet {config.subnet} is too small: at most a /29 is allowed")
-    if subnet.prefixlen < 8 or subnet.is_multicast or subnet.is_loopback or subnet.is_link_local:
-        raise InvalidArgument(f"ipam configuration: subnet {config.subnet} cannot be used for containers")
-    if config.ip_range:
-        _check_range(config, subnet)
-    if config.gateway:
-        _check_gateway(config, subnet)
-
-
-def _check_range(config: IPAMConfig, subnet: ipaddress.IPv4Network) -> None:
-    try:
-        ip_range = ipaddress.ip_network(config.ip_range, strict=False)
-    except ValueError as exc:
-        raise InvalidArgument(f"ipam configuration: invalid range {config.ip_range}") from exc
-    if not isinstance(ip_range, ipaddress.IPv4Network) or not ip_range.subnet_of(subnet):
-        raise InvalidArgument(
-            f"ipam configuration: subnet {config.subnet} does not contain range {config.ip_range}"
-        )
-
-
-def _check_gateway(config: IPAMConfig, subnet: ipaddress.IPv4Network) -> None:
-    try:
-        gateway = ipaddress.ip_address(config.gateway)
-    except ValueError as exc:
-        raise InvalidArgument(f"ipam configuration: invalid gateway {config.gateway}") from exc
-    if gateway not in subnet:
-        raise InvalidArgument(
-            f"ipam configuration: subnet {config.subnet} does not contain gateway {config.gateway}"
-        )
-    if gateway in (subnet.network_address, subnet.broadcast_address):
-        raise InvalidArgument(f"ipam configuration: gateway {config.gateway} is not an address of a host")
 
 
 def check_node(old: NodeSpec, new: NodeSpec) -> None:

@@ -27,6 +27,7 @@ from pyswarm.common.errors import (
 from pyswarm.common.ids import new_id
 from pyswarm.common.types import (
     ContainerSpec,
+    IPAMConfig,
     Network,
     NetworkAttachmentConfig,
     NetworkSpec,
@@ -152,6 +153,33 @@ async def test_networks_are_allocated_at_once_and_kept_while_used(cluster: TestC
     await client.remove_service("web")
     await client.remove_network("app")
     assert await client.list_networks() == []
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (IPAMConfig(subnet="banana"), "banana"),
+        (IPAMConfig(subnet="10.78.0.0/33"), "10.78.0.0/33"),
+        (IPAMConfig(subnet="10.1.0.0"), "10.1.0.0"),
+        (IPAMConfig(subnet="10.1.0.0/31"), "10.1.0.0/31"),
+        (IPAMConfig(subnet="fd00::/64"), "IPv6"),
+        (IPAMConfig(subnet="224.0.0.0/24"), "224.0.0.0/24"),
+        (IPAMConfig(subnet="10.77.0.0/25"), "overlaps"),
+        (IPAMConfig(subnet="10.76.0.0/15"), "overlaps"),
+        (IPAMConfig(subnet="10.1.0.0/24", gateway="10.2.0.1"), "10.2.0.1"),
+        (IPAMConfig(subnet="10.1.0.0/24", gateway="10.1.0.255"), "10.1.0.255"),
+        (IPAMConfig(subnet="10.1.0.0/24", gateway="x"), "invalid gateway x"),
+        (IPAMConfig(subnet="10.1.0.0/24", ip_range="10.2.0.0/25"), "10.2.0.0/25"),
+        (IPAMConfig(gateway="10.1.0.1"), "subnet"),
+    ],
+)
+async def test_subnets_that_cannot_be_had(cluster: TestCluster, config: IPAMConfig, names: str) -> None:
+    client = cluster.client()
+    await client.create_network(NetworkSpec(name="taken", ipam=(IPAMConfig(subnet="10.77.0.0/24"),)))
+    with pytest.raises(InvalidArgument) as caught:
+        await client.create_network(NetworkSpec(name="app", ipam=(config,)))
+    assert names in str(caught.value)
+    assert [n.spec.name for n in await client.list_networks()] == ["taken"]
 
 
 async def test_removing_a_network_waits_for_tasks_that_are_stopping(cluster: TestCluster) -> None:

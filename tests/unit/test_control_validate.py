@@ -10,7 +10,6 @@ from pyswarm.common.types import (
     ClusterSpec,
     ContainerSpec,
     EndpointSpec,
-    IPAMConfig,
     Limit,
     NetworkSpec,
     NodeRole,
@@ -179,17 +178,10 @@ def network(**changes: Any) -> NetworkSpec:
     return replace(NetworkSpec(name="app"), **changes)
 
 
-def subnet(text: str, **changes: str) -> NetworkSpec:
-    return network(ipam=(IPAMConfig(subnet=text, **changes),))
-
-
 def test_good_networks_pass() -> None:
     for spec in (
         network(),
         network(name="app_1.x-y", attachable=True),
-        subnet("10.1.0.0/16"),
-        subnet("10.1.0.0/29", gateway="10.1.0.1"),
-        subnet("192.168.7.0/24", ip_range="192.168.7.128/25", gateway="192.168.7.254"),
         network(options={"com.docker.network.driver.mtu": "1400"}),
     ):
         validate.check_network(spec)
@@ -211,37 +203,6 @@ NETWORKS: list[tuple[NetworkSpec, str]] = [
         network(options={"com.docker.network.driver.mtu": "big"}),
         "invalid com.docker.network.driver.mtu big: it must be a number from 576 to 65535",
     ),
-    (
-        network(ipam=(IPAMConfig(subnet="10.1.0.0/24"), IPAMConfig(subnet="10.2.0.0/24"))),
-        "more than one subnet per network is not supported by this version of pyswarm",
-    ),
-    (network(ipam=(IPAMConfig(gateway="10.1.0.1"),)), "ipam configuration: a range or gateway needs a subnet"),
-    (subnet("10.1.0.0"), "ipam configuration: invalid subnet 10.1.0.0"),
-    (subnet("10.1.0.300/24"), "ipam configuration: invalid subnet 10.1.0.300/24"),
-    (subnet("nonsense"), "ipam configuration: invalid subnet nonsense"),
-    (subnet("10.1.0.0/30"), "ipam configuration: subnet 10.1.0.0/30 is too small: at most a /29 is allowed"),
-    (subnet("127.0.0.0/24"), "ipam configuration: subnet 127.0.0.0/24 cannot be used for containers"),
-    (subnet("224.0.0.0/24"), "ipam configuration: subnet 224.0.0.0/24 cannot be used for containers"),
-    (subnet("0.0.0.0/0"), "ipam configuration: subnet 0.0.0.0/0 cannot be used for containers"),
-    (subnet("fd00::/64"), "the IPv6 subnet fd00::/64 is not supported by this version of pyswarm"),
-    (
-        subnet("10.1.0.0/24", gateway="10.2.0.1"),
-        "ipam configuration: subnet 10.1.0.0/24 does not contain gateway 10.2.0.1",
-    ),
-    (subnet("10.1.0.0/24", gateway="x"), "ipam configuration: invalid gateway x"),
-    (
-        subnet("10.1.0.0/24", gateway="10.1.0.0"),
-        "ipam configuration: gateway 10.1.0.0 is not an address of a host",
-    ),
-    (
-        subnet("10.1.0.0/24", gateway="10.1.0.255"),
-        "ipam configuration: gateway 10.1.0.255 is not an address of a host",
-    ),
-    (
-        subnet("10.1.0.0/24", ip_range="10.2.0.0/25"),
-        "ipam configuration: subnet 10.1.0.0/24 does not contain range 10.2.0.0/25",
-    ),
-    (subnet("10.1.0.0/24", ip_range="x"), "ipam configuration: invalid range x"),
 ]
 
 
