@@ -28,7 +28,7 @@ log = get_logger("rpc")
 ERROR_KEY = "pyswarm-error"
 LEADER_KEY = "pyswarm-leader"
 #: Details travel in headers, percent-encoded, and a peer may drop headers beyond 8 KiB.
-MAX_DETAILS_CHARS = 1500
+MAX_DETAILS_BYTES = 1500
 
 
 class SessionInvalid(PyswarmError):
@@ -65,7 +65,7 @@ async def abort_with(context: "grpc.aio.ServicerContext[Any, Any]", exc: BaseExc
     trailing: tuple[tuple[str, str], ...] = ((ERROR_KEY, exc.code),)
     if isinstance(exc, NotLeader):
         trailing += ((LEADER_KEY, exc.leader_addr),)
-    await context.abort(status, str(exc)[:MAX_DETAILS_CHARS], trailing)
+    await context.abort(status, str(exc).encode()[:MAX_DETAILS_BYTES].decode(errors="ignore"), trailing)
     raise AssertionError("abort returned")
 
 
