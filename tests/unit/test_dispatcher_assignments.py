@@ -69,7 +69,7 @@ class Model:
         assert self.sent.next_changes(self.view) == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(steps)
 def test_the_agent_ends_up_with_what_is_assigned(script: list[tuple[object, ...]]) -> None:
     model = Model()
@@ -84,9 +84,11 @@ def test_the_agent_ends_up_with_what_is_assigned(script: list[tuple[object, ...]
                 str(node_id),
             ):
                 attached = tuple(TaskNetwork(network_id=str(n)) for n in sorted(map(str, names)))
-                status = TaskStatus(state=state)
                 old = model.view.tasks.get(f"t{number}")
-                where = old.node_id if old is not None and old.node_id else node_id  # tasks never move
+                # States never go back, and tasks never move: the store sees to both.
+                before = old.status.state if old is not None else TaskState.NEW
+                status = TaskStatus(state=max(before, state, key=lambda s: s.rank))
+                where = old.node_id if old is not None and old.node_id else node_id
                 fields = {"status": status, "desired_state": desired, "networks": attached, "node_id": where}
                 model.put_task(replace(old or Task(id=f"t{number}"), **fields))
             case ("drop", int(number)):
