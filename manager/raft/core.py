@@ -11,11 +11,12 @@ from typing import Any
 from pyswarm.common.errors import InvalidArgument, NotLeader, OutcomeUnknown, Unavailable
 from pyswarm.common.log import get_logger
 from pyswarm.manager.raft import effects as fx
-from pyswarm.manager.raft.engine import LEADER, Engine
+from pyswarm.manager.raft.engine import Engine
 from pyswarm.manager.raft.entries import REGULAR, Snapshot
 from pyswarm.manager.raft.membership import MembershipChanges
 from pyswarm.manager.raft.messages import Message, decode, encode
 from pyswarm.manager.raft.snapshots import SnapshotStore
+from pyswarm.manager.raft.stock import LEADER
 from pyswarm.manager.raft.storage import Storage
 from pyswarm.manager.raft.types import Member, PeerSender, RaftConfig, StorageFullError
 from pyswarm.manager.raft.waiters import Barrier, Change, HandOver, Proposal, Waiter
@@ -48,7 +49,7 @@ class RaftCore:
         self._monotonic = monotonic
         self._outbox: list[tuple[str, Message]] = []
         self.engine = Engine(config, storage.journal, storage.snapshots, self._send, monotonic)
-        self._changes = MembershipChanges(self.engine, self._fail_change, self._resolve, self._await_entry)
+        self._changes = MembershipChanges(self.engine, self._fail, self._resolve, self._await_entry, sender.forget)
         self._messages: deque[tuple[str, bytes]] = deque()
         self._requests: deque[Waiter] = deque()
         self._hints: deque[str] = deque()
@@ -58,8 +59,8 @@ class RaftCore:
         self._hand_over: HandOver | None = None
         self._led_term: int | None = None
         self._effects: list[fx.Effect] = []
-        #: Whether the last ``finish`` wrote to the log.
-        self.synced = False
+        #: How long the last ``finish`` took to make entries durable, if there were any.
+        self.sync_s: float | None = None
         self.status = fx.Status()
         self._publish_status()
 
@@ -99,8 +100,9 @@ class RaftCore:
         self._take_requests()
         self._changes.advance(now)
         self.engine.tick(now)
-        for node_id in self.engine.adopt_membership():
-            self._sender.forget(node_id)
+        for node_id in self.engine.take_departed():
+            if node_id != self._changes.departing:
+                self._sender.forget(node_id)
         for snapshot, data in self.engine.take_installed():
             self._effects.append(fx.Restore(snapshot, data))
         self._take_committed()
@@ -110,7 +112,8 @@ class RaftCore:
 
     def finish(self) -> None:
         """Durable first, then visible. Raises StorageFullError while there is no space; call it again later."""
-        self.synced = self._journal.sync()
+        began = self._monotonic()
+        self.sync_s = self._monotonic() - began if self._journal.sync() else None
         outbox, self._outbox = self._outbox, []
         for node_id, message in outbox:
             addr = self._addr_of(node_id)
@@ -270,8 +273,6 @@ class RaftCore:
 
     def _fail(self, waiter: Waiter, error: Exception) -> None:
         self._effects.append(fx.Fail(waiter, error))
-
-    _fail_change = _fail
 
     def _resolve(self, waiter: Waiter, result: Any) -> None:
         self._effects.append(fx.Resolve(waiter, result))

@@ -6,19 +6,19 @@ message, so that only a real conflict truncates, and the acknowledgement is ours
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyswarm.common.log import get_logger
 from pyswarm.manager.raft.entries import LogEntry, Snapshot
 from pyswarm.manager.raft.messages import Append, AppendAck, Message, SnapshotAck, SnapshotChunk
 from pyswarm.manager.raft.snapshots import SnapshotStore
+from pyswarm.manager.raft.stock import LEADER
 from pyswarm.manager.raft.types import RaftInvariantError
 
 if TYPE_CHECKING:
     from pyswarm.manager.raft.engine import Engine
 
 log = get_logger("raft")
-_LEADER = 2
 
 
 class Follower:
@@ -38,7 +38,7 @@ class Follower:
             seq = message.seq if isinstance(message, Append) else 0
             self._send(sender, AppendAck(engine.term, seq, False, 0, 0))
             return
-        if message.term == engine.term and engine.state == _LEADER:
+        if message.term == engine.term and engine.state == LEADER:
             log.error("another leader in the same term; its message is dropped", other=sender, term=engine.term)
             return
         if isinstance(message, Append):
@@ -108,7 +108,7 @@ class Follower:
         log.info("installed a snapshot", leader=sender, index=snapshot.index)
         self._send(sender, SnapshotAck(m.term, m.index, m.size, True))
 
-    def take_installed(self) -> list[tuple[Any, bytes]]:
+    def take_installed(self) -> list[tuple[Snapshot, bytes]]:
         """Snapshots installed since the last call."""
         taken, self._installed = self._installed, []
         return taken

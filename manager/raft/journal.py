@@ -127,7 +127,7 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
         last = entries[-1][1] if entries else first - 1
         if first > snapshot.index + 1:
             raise RaftStorageError(
-                f"the journal in {self._folder} starts at entry {first}, and no snapshot reaches up to it: {REMEDY}"
+                f"the journal in {self._folder} starts at entry {first}, but no snapshot reaches it: {REMEDY}"
             )
         self._commit_floor = snapshot.index
         self._configs = [(snapshot.index, snapshot.members)]

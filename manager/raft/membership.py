@@ -14,10 +14,30 @@ log = get_logger("raft")
 
 #: How far behind a new member may be when it starts to count, while writes go on.
 _CLOSE_ENOUGH_ENTRIES = 256
+#: How long a removed member is still told about its removal.
+_FAREWELL_S = 2.0
 
 
 class _AwaitEntry(Protocol):
     def __call__(self, index: int, term: int, waiter: Waiter) -> None: ...
+
+
+class _Farewell:
+    """A removed member is replicated to until it knows that its removal is committed, or for a while."""
+
+    def __init__(self, node_id: str, index: int, deadline: float) -> None:
+        self.node_id = node_id
+        self._index = index
+        self._deadline = deadline
+        self._mark: int | None = None
+
+    def is_over(self, engine: Engine, now: float) -> bool:
+        """Whether nothing more needs to be sent."""
+        if self._mark is None and engine.commit_index >= self._index <= engine.match_of(self.node_id):
+            self._mark = engine.mark()
+            engine.send_soon(beat=True)
+        told = self._mark is not None and engine.answered_since(self.node_id, self._mark)
+        return told or now >= self._deadline
 
 
 class MembershipChanges:
@@ -29,17 +49,25 @@ class MembershipChanges:
         fail: Callable[[Waiter, Exception], None],
         resolve: Callable[[Waiter, Any], None],
         await_entry: _AwaitEntry,
+        forget: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._fail = fail
         self._resolve = resolve
         self._await_entry = await_entry
+        self._forget = forget
         self._change: Change | None = None
+        self._farewell: _Farewell | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a change needs ``advance``."""
-        return self._change is not None
+        return self._change is not None or self._farewell is not None
+
+    @property
+    def departing(self) -> str | None:
+        """The removed member that is still replicated to."""
+        return self._farewell.node_id if self._farewell is not None else None
 
     @property
     def learner(self) -> Member | None:
@@ -55,6 +83,7 @@ class MembershipChanges:
 
     def abandon(self, error: Exception) -> None:
         """Leadership is gone, and with it a change that has no entry yet."""
+        self._end_farewell()
         if self._change is not None:
             self._fail(self._change, error)
             self._drop()
@@ -64,9 +93,17 @@ class MembershipChanges:
         if change is not None and change.learning:
             self._engine.drop_learner(change.member.node_id)
 
+    def _end_farewell(self) -> None:
+        if self._farewell is not None:
+            node_id, self._farewell = self._farewell.node_id, None
+            self._engine.drop_learner(node_id)
+            self._forget(node_id)
+
     def advance(self, now: float) -> None:
         """Do what can be done now."""
         change, engine = self._change, self._engine
+        if self._farewell is not None and self._farewell.is_over(engine, now):
+            self._end_farewell()
         if change is None:
             return
         if now >= change.deadline:
@@ -82,7 +119,7 @@ class MembershipChanges:
         if change.add:
             self._advance_add(change)
         else:
-            self._remove(change)
+            self._remove(change, now)
 
     def _advance_add(self, change: Change) -> None:
         engine, member = self._engine, change.member
@@ -91,6 +128,8 @@ class MembershipChanges:
             if match >= max(change.catch_up_to, engine.journal.last_index - _CLOSE_ENOUGH_ENTRIES):
                 self._append(change, (*engine.members, member))
             return
+        if self.departing == member.node_id:
+            self._end_farewell()
         current = next((m for m in engine.members if m.node_id == member.node_id), None)
         if current == member:
             self._done(change)
@@ -101,7 +140,7 @@ class MembershipChanges:
             change.catch_up_to = engine.journal.last_index
             engine.add_learner(member.node_id)
 
-    def _remove(self, change: Change) -> None:
+    def _remove(self, change: Change, now: float) -> None:
         engine = self._engine
         remaining = tuple(m for m in engine.members if m.node_id != change.member.node_id)
         if len(remaining) == len(engine.members):
@@ -111,12 +150,17 @@ class MembershipChanges:
             self._fail(change, NotLeader())
             self._drop()
         else:
+            self._end_farewell()
+            index = engine.journal.last_index + 1
+            self._farewell = _Farewell(change.member.node_id, index, now + _FAREWELL_S)
             self._append(change, remaining)
+            engine.add_learner(change.member.node_id)
 
     def _append(self, change: Change, members: tuple[Member, ...]) -> None:
         engine = self._engine
         index, term = engine.append(encode_members(members))
         log.info("managers change", index=index, members=[m.node_id for m in members])
+        engine.adopt_membership()
         self._await_entry(index, term, change)
         self._change = None
 

@@ -133,7 +133,6 @@ class RaftNode:
 
     def _finish(self, core: RaftCore) -> None:
         while True:
-            began = self._monotonic()
             try:
                 core.finish()
             except StorageFullError as exc:
@@ -144,8 +143,8 @@ class RaftNode:
                     return
                 time.sleep(_FULL_RETRY_S)
                 continue
-            if core.synced:
-                self._metrics.fsync_seconds.observe(self._monotonic() - began)
+            if core.sync_s is not None:
+                self._metrics.fsync_seconds.observe(core.sync_s)
             self._metrics.storage_full.set(0)
             self._metrics.update(core.status)
             return
@@ -221,7 +220,7 @@ class RaftNode:
             self._outstanding -= 1
 
     async def read_barrier(self, *, timeout_s: float = 5.0) -> int:
-        """Return once everything committed before the call is applied here, this node leading. Raises NotLeader."""
+        """Return once everything committed before the call is applied here; raises NotLeader elsewhere."""
         waiter = Barrier(self._future())
         try:
             return cast(int, await self._ask(waiter, timeout_s, "confirm the leadership"))

@@ -58,6 +58,8 @@ class Replicator:
         config: RaftConfig,
         journal: Journal,
         snapshots: SnapshotStore,
+        next_index: dict[Any, int],
+        match_index: dict[Any, int],
         send: Callable[[str, Message], None],
     ) -> None:
         self._config = config
@@ -65,8 +67,8 @@ class Replicator:
         self._snapshots = snapshots
         self._send = send
         self._progress: dict[str, Progress] = {}
-        self.next_index: dict[Any, int] = {}
-        self.match_index: dict[Any, int] = {}
+        self.next_index = next_index
+        self.match_index = match_index
         #: Rises over the life of the process, also across leaderships.
         self.seq = 0
 
