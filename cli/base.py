@@ -71,7 +71,7 @@ class Command(click.Command):
         position = 0
         while position < len(args):
             arg = args[position]
-            if arg == "--" or (not arg.startswith("-") and not self.allow_interspersed_args):
+            if arg == "--" or (not arg.startswith("-") and not ctx.allow_interspersed_args):
                 break
             position += 1
             name, separator, value = arg.partition("=")

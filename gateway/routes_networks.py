@@ -149,6 +149,8 @@ async def _containers(backend: Backend, network: Network) -> dict[str, Any] | No
     wanted = quote(f'{{"label":["{NETWORK_ID_LABEL}={network.id}"]}}')
     try:
         for local in await _local(backend, f"?filters={wanted}"):
+            if standing_for(local) != network.id:
+                continue
             whole = await backend.engine.get_json(info.engine, f"/networks/{local['Id']}")
             return dict(whole.get("Containers") or {})
     except PyswarmError:

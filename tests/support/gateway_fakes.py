@@ -1,7 +1,11 @@
 """A cluster without hosts behind the real gateway: what the API and the CLI are tried against."""
 
+import asyncio
 import itertools
 import json
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,6 +53,8 @@ from pyswarm.gateway.backend import API_VERSION, Backend
 from pyswarm.gateway.cluster import ClusterAccess
 from pyswarm.gateway.engine import Engine
 
+#: The programs of this very environment come first.
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 NOW = timestamp(1_700_000_000)
 WORKER_TOKEN = "SWMTKN-1-" + "w" * 50 + "-" + "1" * 25
 MANAGER_TOKEN = "SWMTKN-1-" + "w" * 50 + "-" + "2" * 25
@@ -267,6 +273,9 @@ class FakeControl:
             )
         ]
 
+    def _up_to_date(self, task: Task) -> bool:
+        return task.spec == self.services[task.service_id].spec.task_template
+
     async def get_cluster(self) -> Cluster:
         return self.cluster
 
@@ -311,7 +320,8 @@ class FakeNode:
     async def init(self, options: InitOptions) -> str:
         if self.state.local_state != "inactive":
             raise FailedPrecondition(
-                'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
+                "This node is already part of a swarm. "
+                'Use "docker swarm leave" to leave this swarm and join another one.'
             )
         self.inits.append(options)
         self.become("manager")
@@ -332,7 +342,8 @@ class FakeNode:
     async def join(self, options: JoinOptions) -> NodeInfo:
         if self.state.local_state != "inactive":
             raise FailedPrecondition(
-                'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
+                "This node is already part of a swarm. "
+                'Use "docker swarm leave" to leave this swarm and join another one.'
             )
         if options.token not in (WORKER_TOKEN, MANAGER_TOKEN):
             raise InvalidArgument("rpc error: code = InvalidArgument desc = A valid join token is necessary")
@@ -348,6 +359,22 @@ class FakeNode:
             )
         self.state = NodeInfo(engine=self.state.engine, version="0.1.0")
         self.control = None
+
+
+async def run(*argv: str, timeout_s: float = 20.0, **env: str) -> tuple[int, str, str]:
+    """Run a program beside the gateway of this very loop: exit code, output, errors."""
+    variables = {k: v for k, v in os.environ.items() if k not in ("DOCKER_HOST", "PYSWARM_HOST", "DOCKER_CONTEXT")}
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdout=PIPE, stderr=PIPE, env={**variables, **env, "PATH": PATH}
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), timeout_s)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
@@ -408,7 +435,7 @@ class FakeEngine:
         return _json({"message": "no registry here"}, status=500)
 
     async def _any(self, request: web.Request) -> web.Response:
-        self.seen.append((request.method, request.path_qs, await request.read()))
+        self.seen.append((request.method, request.raw_path, await request.read()))
         return _json({"Id": "f" * 64, "Warnings": []}, status=201)
 
 

@@ -1,0 +1,74 @@
+"""Tables, sorting, filters, and progress decisions of the command line."""
+
+import pytest
+
+from pyswarm.cli import output, progress, service_options
+from pyswarm.cli.errors import CliError, UsageError
+
+
+def test_columns_are_padded_as_docker_pads_them(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"ID": "1", "Name": "a-name-of-some-length", "Ports": ""}, {"ID": "22", "Name": "b", "Ports": ""}]
+    output.list_rows(rows, {"ID": "ID", "Name": "NAME", "Ports": "PORTS"}, None, ["ID", "Name", "Ports"])
+    assert capsys.readouterr().out == (
+        "ID        NAME                    PORTS\n"
+        "1         a-name-of-some-length   \n"
+        "22        b                       \n"
+    )
+
+
+def test_a_table_template_has_headings_and_a_plain_one_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"ID": "ID", "Name": "NAME"}
+    output.list_rows([{"ID": "1", "Name": "web"}], columns, r"table {{.Name}}\t{{.ID}}", ["ID"])
+    output.list_rows([{"ID": "1", "Name": "web"}], columns, "{{.Name}}={{.ID}}", ["ID"])
+    output.list_rows([{"ID": "1", "Name": "web"}], columns, "json", ["ID"])
+    assert capsys.readouterr().out == 'NAME      ID\nweb       1\nweb=1\n{"ID":"1","Name":"web"}\n'
+
+
+def test_an_unknown_column_is_named() -> None:
+    with pytest.raises(CliError, match="Banana"):
+        output.list_rows([], {"ID": "ID"}, "{{.Banana}}", ["ID"])
+
+
+def test_names_sort_by_their_numbers() -> None:
+    assert sorted(["web.10", "web.9", "db.1"], key=output.natural) == ["db.1", "web.9", "web.10"]
+
+
+def test_filters() -> None:
+    assert output.parse_filters(["name=web", "label=a=b", "name=db"]) == {"name": ["web", "db"], "label": ["a=b"]}
+    with pytest.raises(UsageError, match="banana"):
+        output.parse_filters(["banana"])
+
+
+def test_networks_in_both_forms() -> None:
+    assert service_options.network_name("app") == "app"
+    assert service_options.network_name("name=app") == "app"
+    with pytest.raises(CliError, match="--network alias is not supported"):
+        service_options.network_name("name=app,alias=x")
+
+
+def test_environment_takes_values_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "1")
+    monkeypatch.delenv("GONE", raising=False)
+    assert service_options.environment(("A=1", "HERE", "GONE", "B=")) == ["A=1", "HERE=1", "B="]
+
+
+def task(slot: int, state: str, desired: str = "running", node: str = "n1") -> dict[str, object]:
+    return {
+        "ID": f"{slot}{state}",
+        "Slot": slot,
+        "NodeID": node,
+        "DesiredState": desired,
+        "Status": {"State": state},
+    }
+
+
+def test_the_wanted_task_of_a_slot_counts_and_of_two_the_one_behind() -> None:
+    old, new = task(1, "running", "shutdown"), task(1, "starting")
+    assert progress._by_slot([old, new], {"n1"}) == {1: new}
+    assert progress._by_slot([new, old], {"n1"}) == {1: new}
+    both = [task(1, "running"), task(1, "preparing")]
+    assert progress._by_slot(both, {"n1"})[1]["Status"]["State"] == "preparing"
+
+
+def test_tasks_of_lost_nodes_do_not_count() -> None:
+    assert progress._by_slot([task(1, "running", node="gone"), task(2, "pending", node="")], {"n1"}).keys() == {2}

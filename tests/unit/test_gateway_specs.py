@@ -1,0 +1,205 @@
+"""Reading clients' specs: what is not there yet is refused by name, what says nothing is accepted."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyswarm.common.errors import InvalidArgument
+from pyswarm.common.types import (
+    ContainerSpec,
+    EndpointSpec,
+    Limit,
+    NetworkAttachmentConfig,
+    ReplicatedMode,
+    ResourceRequirements,
+    Resources,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+from pyswarm.gateway import specs, views
+
+#: What the stock client (28.2) sends for a small service.
+STOCK = {
+    "Name": "web",
+    "Labels": {},
+    "TaskTemplate": {
+        "ContainerSpec": {
+            "Image": "busybox:latest",
+            "Args": ["httpd", "-f"],
+            "Init": False,
+            "DNSConfig": {},
+            "Privileges": {"NoNewPrivileges": False, "CredentialSpec": None},
+            "Mounts": None,
+            "Isolation": "default",
+        },
+        "Resources": {"Limits": {"MemoryBytes": 67108864}, "Reservations": {}},
+        "Placement": {"Platforms": [{"Architecture": "amd64", "OS": "linux"}]},
+        "ForceUpdate": 0,
+        "Runtime": "container",
+        "LogDriver": None,
+    },
+    "Mode": {"Replicated": {}},
+    "EndpointSpec": {"Mode": "vip", "Ports": []},
+    "RollbackConfig": {"Parallelism": 1, "FailureAction": "pause", "Monitor": 5000000000, "Order": "stop-first"},
+}
+
+
+def test_what_the_stock_client_sends_is_read() -> None:
+    spec = specs.service_spec(STOCK)
+    assert spec.task_template.container_spec.args == ("httpd", "-f")
+    assert spec.task_template.container_spec.init is False
+    assert spec.task_template.resources.limits.memory_bytes == 64 << 20
+    assert spec.replicas == 1
+
+
+def with_field(path: str, value: Any) -> dict[str, Any]:
+    """The stock spec with one field set."""
+    parts = path.split(".")
+
+    def put(target: Any, rest: list[str]) -> dict[str, Any]:
+        inner = value if len(rest) == 1 else put((target or {}).get(rest[0]), rest[1:])
+        return {**(target or {}), rest[0]: inner}
+
+    return put(STOCK, parts)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        ("TaskTemplate.ContainerSpec.Mounts", [{"Target": "/x"}], "ContainerSpec.Mounts"),
+        ("TaskTemplate.ContainerSpec.Secrets", [{"SecretID": "x"}], "ContainerSpec.Secrets"),
+        ("TaskTemplate.ContainerSpec.Healthcheck", {"Test": ["NONE"]}, "ContainerSpec.Healthcheck.Test"),
+        ("TaskTemplate.ContainerSpec.DNSConfig", {"Search": ["x"]}, "ContainerSpec.DNSConfig.Search"),
+        ("TaskTemplate.Placement.Constraints", ["node.role==worker"], "Placement.Constraints"),
+        ("TaskTemplate.Placement.MaxReplicas", 1, "Placement.MaxReplicas"),
+        ("TaskTemplate.LogDriver", {"Name": "none"}, "LogDriver.Name"),
+        ("TaskTemplate.Resources.Reservations", {"GenericResources": [{}, 1]}, "Reservations.GenericResources"),
+        ("TaskTemplate.Networks", [{"Target": "n", "Aliases": ["x"]}], "Networks.Aliases"),
+        ("EndpointSpec.Ports", [{"TargetPort": 80}], "EndpointSpec.Ports"),
+        ("EndpointSpec.Mode", "dnsrr", "EndpointSpec.Mode dnsrr"),
+        ("RollbackConfig.Parallelism", 2, "RollbackConfig.Parallelism"),
+        ("Mode.Global", {}, "Mode.Global"),
+        ("Mode.ReplicatedJob", {}, "Mode.ReplicatedJob"),
+        ("Bananas", 1, "Bananas"),
+    ],
+)
+def test_what_is_not_there_yet_is_refused_by_name(path: str, value: Any, name: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        specs.service_spec(with_field(path, value))
+    assert str(caught.value).endswith(f"{name} is not supported by this version of pyswarm")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        [],
+        "x",
+        None,
+        {"Name": 7},
+        {"TaskTemplate": "x"},
+        {"TaskTemplate": {"ContainerSpec": {"Args": "x"}}},
+        {"Mode": {"Replicated": {"Replicas": "x"}}},
+        {"Mode": {"Replicated": {"Replicas": -1}}},
+        {"Labels": {"a": 1}},
+        {"TaskTemplate": {"Networks": [7]}},
+    ],
+)
+def test_wrong_types_are_told_in_one_line(raw: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        specs.service_spec(raw)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_match_whatever_their_case() -> None:
+    assert specs.service_spec({"name": "web", "taskTemplate": {"containerSpec": {"image": "b"}}}).name == "web"
+
+
+def test_absent_is_zero_in_an_update_config() -> None:
+    assert specs.service_spec(with_field("UpdateConfig", {"Delay": 5})).update_config == UpdateConfig(
+        parallelism=0, delay_ns=5
+    )
+    assert specs.service_spec(with_field("UpdateConfig", None)).update_config is None
+
+
+def test_networks_beside_the_template_are_read_too() -> None:
+    spec = specs.service_spec({**STOCK, "Networks": [{"Target": "app"}]})
+    assert [n.target for n in spec.task_template.networks] == ["app"]
+
+
+words = st.text(alphabet="abc", max_size=3)
+small = st.integers(0, 9)
+optional_ns = st.none() | st.integers(0, 10**10)
+containers = st.builds(
+    ContainerSpec,
+    image=words,
+    labels=st.dictionaries(words, words, max_size=2),
+    command=st.lists(words, max_size=2).map(tuple),
+    args=st.lists(words, max_size=2).map(tuple),
+    env=st.lists(words, max_size=2).map(tuple),
+    hostname=words,
+    user=words,
+    tty=st.booleans(),
+    read_only=st.booleans(),
+    init=st.none() | st.booleans(),
+    stop_grace_period_ns=optional_ns,
+)
+templates = st.builds(
+    TaskSpec,
+    container_spec=containers,
+    resources=st.builds(
+        ResourceRequirements,
+        limits=st.builds(
+            Limit, nano_cpus=st.integers(0, 9), memory_bytes=st.integers(0, 9), pids=st.integers(0, 9)
+        ),
+        reservations=st.builds(Resources, nano_cpus=small, memory_bytes=small),
+    ),
+    restart_policy=st.builds(
+        RestartPolicy,
+        condition=st.sampled_from(["any", "none", "on-failure"]),
+        delay_ns=optional_ns,
+        max_attempts=st.none() | st.integers(0, 5),
+        window_ns=optional_ns,
+    ),
+    networks=st.lists(st.builds(NetworkAttachmentConfig, target=words), max_size=2).map(tuple),
+    force_update=st.integers(0, 3),
+    runtime=st.sampled_from(["", "container"]),
+)
+service_specs = st.builds(
+    ServiceSpec,
+    name=words,
+    labels=st.dictionaries(words, words, max_size=2),
+    task_template=templates,
+    mode=st.builds(ServiceMode, replicated=st.builds(ReplicatedMode, replicas=st.integers(0, 9))),
+    update_config=st.none()
+    | st.builds(
+        UpdateConfig,
+        parallelism=st.integers(0, 3),
+        delay_ns=st.integers(0, 9),
+        failure_action=st.sampled_from(["pause", "continue"]),
+        monitor_ns=st.integers(1, 9),
+        max_failure_ratio=st.floats(0, 1),
+        order=st.sampled_from(["start-first", "stop-first"]),
+    ),
+    endpoint_spec=st.none() | st.just(EndpointSpec(mode="vip")),
+)
+
+
+@given(service_specs)
+def test_a_spec_sent_back_unchanged_changes_nothing(spec: ServiceSpec) -> None:
+    # Otherwise every update by a client that sends the whole spec would replace all tasks.
+    assert specs.service_spec(views.service_spec(spec)) == spec
+
+
+@given(service_specs)
+def test_filled_in_defaults_are_the_ones_that_apply(spec: ServiceSpec) -> None:
+    filled = specs.service_spec(views.service_spec(spec, defaults=True))
+    assert (
+        filled.task_template.restart_policy.effective_delay_s
+        == spec.task_template.restart_policy.effective_delay_s
+    )
+    assert filled.update_config == (spec.update_config or UpdateConfig())
