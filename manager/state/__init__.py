@@ -2,6 +2,7 @@
 
 from pyswarm.manager.state.entry import Stored
 from pyswarm.manager.state.event import Event
+from pyswarm.manager.state.loop import StoreLoop
 from pyswarm.manager.state.machine import StateDamaged
 from pyswarm.manager.state.store import Store
 from pyswarm.manager.state.tables import Table, TaskTable
@@ -10,6 +11,6 @@ from pyswarm.manager.state.view import View
 from pyswarm.manager.state.watch import ResyncRequired, Watch
 
 __all__ = [
-    "MAX_CHANGES", "Event", "ResyncRequired", "StateDamaged", "Store", "Stored", "Table", "TaskTable",
+    "MAX_CHANGES", "Event", "ResyncRequired", "StateDamaged", "Store", "StoreLoop", "Stored", "Table", "TaskTable",
     "Transaction", "View", "Watch",
 ]  # fmt: skip

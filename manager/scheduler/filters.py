@@ -1,0 +1,83 @@
+"""Which nodes may run a task, and in words, why others may not. Pure."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from pyswarm.common.types import NodeAvailability, NodeState, TaskSpec
+from pyswarm.manager.scheduler.nodes import NodeLoad
+
+
+class Filter(ABC):
+    """One condition. ``explain`` is its part of what ``service ps`` shows, for the nodes it ruled out."""
+
+    @abstractmethod
+    def check(self, load: NodeLoad, spec: TaskSpec) -> bool:
+        """Whether the node may run a task of this spec."""
+
+    @abstractmethod
+    def explain(self, nodes: int) -> str:
+        """Why that many nodes may not."""
+
+
+class ReadyFilter(Filter):
+    """The node is heard of and takes new tasks."""
+
+    def check(self, load: NodeLoad, spec: TaskSpec) -> bool:
+        node = load.node
+        return node.status.state is NodeState.READY and node.spec.availability is NodeAvailability.ACTIVE
+
+    def explain(self, nodes: int) -> str:
+        return f"{_count(nodes)} not available for new tasks"
+
+
+class EngineFilter(Filter):
+    """The node's engine works."""
+
+    def check(self, load: NodeLoad, spec: TaskSpec) -> bool:
+        return not load.node.description.engine_error
+
+    def explain(self, nodes: int) -> str:
+        return f"Docker Engine not available on {_count(nodes)}"
+
+
+class ResourceFilter(Filter):
+    """What the task reserves is not reserved by others. Limits do not count."""
+
+    def check(self, load: NodeLoad, spec: TaskSpec) -> bool:
+        wanted, free = spec.resources.reservations, load.free
+        return wanted.nano_cpus <= max(free.nano_cpus, 0) and wanted.memory_bytes <= max(free.memory_bytes, 0)
+
+    def explain(self, nodes: int) -> str:
+        return f"insufficient resources on {_count(nodes)}"
+
+
+def _count(nodes: int) -> str:
+    return f"{nodes} node" if nodes == 1 else f"{nodes} nodes"
+
+
+FILTERS: tuple[Filter, ...] = (ReadyFilter(), EngineFilter(), ResourceFilter())
+
+
+class Pipeline:
+    """All filters in turn, counting for one spec whom each ruled out."""
+
+    def __init__(self, spec: TaskSpec, filters: Sequence[Filter] = FILTERS) -> None:
+        self._spec = spec
+        self._filters = filters
+        self._ruled_out = [0] * len(filters)
+
+    def check(self, load: NodeLoad) -> bool:
+        """Whether the node passes; counted if not."""
+        for index, condition in enumerate(self._filters):
+            if not condition.check(load, self._spec):
+                self._ruled_out[index] += 1
+                return False
+        return True
+
+    def explain(self) -> str:
+        """Docker's words, the most frequent cause first."""
+        found = [(count, f) for count, f in zip(self._ruled_out, self._filters, strict=True) if count]
+        if not found:
+            return "no suitable node"
+        found.sort(key=lambda entry: entry[0], reverse=True)
+        return f"no suitable node ({'; '.join(f.explain(count) for count, f in found)})"
