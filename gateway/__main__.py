@@ -75,8 +75,8 @@ async def serve(socket_path: Path, node_socket: str, parent_pipe: int) -> None:
     if socket_path.exists() and os.stat(socket_path).st_ino == mine:
         socket_path.unlink()
     await runner.cleanup()
-    await connector.close()
     await tasks.stop(_SHUTDOWN_S)
+    await connector.close()
     await engine.close()
     await node.close()
 

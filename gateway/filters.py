@@ -7,8 +7,8 @@ import msgspec
 
 from pyswarm.common.errors import InvalidArgument
 
-SERVICES = frozenset({"id", "label", "mode", "name", "runtime"})
-TASKS = frozenset({"_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"})
+SERVICES = frozenset({"id", "label", "mode", "name"})
+TASKS = frozenset({"_up-to-date", "desired-state", "id", "label", "name", "node", "service"})
 NODES = frozenset({"id", "label", "membership", "name", "node.label", "role"})
 NETWORKS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 
@@ -36,9 +36,3 @@ def parse(text: str | None, allowed: Collection[str]) -> dict[str, list[str]]:
         if chosen:
             filters[name] = chosen
     return filters
-
-
-def label_matches(labels: dict[str, str], wanted: str) -> bool:
-    """``key`` or ``key=value``."""
-    key, separator, value = wanted.partition("=")
-    return key in labels and (not separator or labels[key] == value)

@@ -27,7 +27,7 @@ class NodeClient:
                 ("grpc.default_authority", "localhost"),
             ),
         )
-        self._stub = node_pb2_grpc.NodeControlStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub = node_pb2_grpc.NodeControlStub(self._channel)
 
     async def info(self) -> NodeInfo:
         """What this node is at the moment."""

@@ -4,7 +4,6 @@ On each host a cluster network is also a bridge of the local engine, with a labe
 Those bridges are hidden behind the network they stand for, so that it shows once.
 """
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -55,7 +54,7 @@ async def listing(request: web.Request) -> web.Response:
     control = await _control(backend)
     found: list[dict[str, Any]] = []
     if control is not None and "dangling" not in wanted:
-        found = [views.network(n) for n in await control.list_networks() if _matches(n, wanted)]
+        found = [views.network(n) for n in await control.list_networks(wanted)]
     query = f"?filters={quote(text)}" if text else ""
     try:
         local = await _local(backend, query)
@@ -67,21 +66,6 @@ async def listing(request: web.Request) -> web.Response:
     if control is None:
         return json_response([_as_cluster(n) if standing_for(n) else n for n in local])
     return json_response([n for n in local if not standing_for(n)] + found)
-
-
-def _matches(network: Network, wanted: dict[str, list[str]]) -> bool:
-    spec = network.spec
-    tests: dict[str, Callable[[str], bool]] = {
-        "driver": lambda value: value == spec.driver,
-        "id": lambda value: network.id.startswith(value),
-        "name": lambda value: value in spec.name,
-        "scope": lambda value: value == "swarm",
-        "type": lambda value: value == "custom",
-    }
-    labels = wanted.get("label", [])
-    return all(filters.label_matches(spec.labels, label) for label in labels) and all(
-        any(test(value) for value in wanted[name]) for name, test in tests.items() if name in wanted
-    )
 
 
 async def create(request: web.Request) -> web.StreamResponse:

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from pyswarm.common.errors import FailedPrecondition, InvalidArgument, NotFound
-from pyswarm.common.ids import ID_LENGTH
+from pyswarm.common.errors import FailedPrecondition, InvalidArgument
 from pyswarm.common.types import Network, Task
 from pyswarm.gateway import filters, views
 from pyswarm.gateway.backend import BACKEND, Route, flag, json_response, version_of
@@ -66,16 +65,13 @@ async def remove(request: web.Request) -> web.Response:
 
 
 async def tasks(request: web.Request) -> web.Response:
-    """Tasks; services and nodes in the filters may be named as users name them."""
+    """Tasks; a filter may name this node ``self``."""
     backend = request.app[BACKEND]
     wanted = filters.parse(request.query.get("filters"), filters.TASKS)
     info = await backend.node.info()
     control = await backend.control(info)
-    if "service" in wanted:
-        wanted["service"] = [await _service_id(control, ref) for ref in wanted["service"]]
     if "node" in wanted:
-        refs = [info.node_id if ref == "self" else ref for ref in wanted["node"]]
-        wanted["node"] = [await _node_id(control, ref) for ref in refs]
+        wanted["node"] = [info.node_id if ref == "self" else ref for ref in wanted["node"]]
     found = await control.list_tasks(wanted)
     networks = await _networks(control, found)
     return json_response([views.task(task, networks) for task in found])
@@ -92,25 +88,6 @@ async def _networks(control: Control, found: Iterable[Task]) -> dict[str, Networ
     if not any(task.networks for task in found):
         return {}
     return {network.id: network for network in await control.list_networks()}
-
-
-async def _service_id(control: Control, ref: str) -> str:
-    """The id ``ref`` means. One that means nothing stays as it is: it matches no task."""
-    if len(ref) == ID_LENGTH:
-        return ref
-    try:
-        return (await control.get_service(ref)).id
-    except NotFound:
-        return ref
-
-
-async def _node_id(control: Control, ref: str) -> str:
-    if len(ref) == ID_LENGTH:
-        return ref
-    try:
-        return (await control.get_node(ref)).id
-    except NotFound:
-        return ref
 
 
 async def logs(_request: web.Request) -> web.Response:

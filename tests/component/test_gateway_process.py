@@ -140,8 +140,9 @@ async def test_a_renewed_certificate_is_picked_up(tmp_path: Path) -> None:
     pki.identity("manager", "b").save(tmp_path)
     second: Any = await connector(info)
     assert second.identity.node_id == "b"
-    await connector.close()
+    assert not first.closed, "its last calls may still be under way"
     await tasks.stop()
+    await connector.close()
     assert (first.closed, second.closed) == (True, True)
     with pytest.raises(Unavailable, match="certificate"):
         await connector(NodeInfo(certs_dir="/nonexistent"))

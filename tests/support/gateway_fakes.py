@@ -265,7 +265,7 @@ class FakeControl:
         return [
             t
             for t in self.tasks.values()
-            if _matches(filters, "service", t.service_id.__eq__)
+            if _matches(filters, "service", (t.service_id, t.service_name).__contains__)
             and _matches(filters, "node", t.node_id.__eq__)
             and _matches(filters, "desired-state", t.desired_state.value.__eq__)
             and (

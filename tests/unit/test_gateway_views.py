@@ -133,6 +133,3 @@ def test_filters_come_in_two_forms() -> None:
     assert filters.parse('{"name":["x"]}', filters.SERVICES) == {"name": ["x"]}
     assert filters.parse('{"name":{"x":true,"y":false}}', filters.SERVICES) == {"name": ["x"]}
     assert filters.parse("", filters.SERVICES) == {}
-    assert filters.label_matches({"a": "b"}, "a")
-    assert filters.label_matches({"a": "b"}, "a=b")
-    assert not filters.label_matches({"a": "b"}, "a=c")
