@@ -63,9 +63,8 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         given_s = context.time_remaining()
         timeout_s = DEFAULT_TIMEOUT_S if given_s is None else float(given_s)
         forwarded = any(key == FORWARDED_KEY for key, _ in context.invocation_metadata() or ())
-        code = "ok"
         try:
-            return await self._calls.call(
+            reply = await self._calls.call(
                 method,
                 request,
                 lambda: act(timeout_s),
@@ -74,11 +73,15 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                 repeatable=repeatable,
             )
         except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
-            code = exc.code if isinstance(exc, PyswarmError) else PyswarmError.code
+            self._count(method, exc.code if isinstance(exc, PyswarmError) else PyswarmError.code, start_s)
             await abort_with(context, exc)
-        finally:
-            self._requests.labels(method, code).inc()
-            self._latency.labels(method).observe(self._clock.monotonic() - start_s)
+        self._count(method, "ok", start_s)
+        return reply
+
+    def _count(self, method: str, code: str, start_s: float) -> None:
+        """Before the answer goes out, so that whoever has it finds it counted."""
+        self._requests.labels(method, code).inc()
+        self._latency.labels(method).observe(self._clock.monotonic() - start_s)
 
     async def Get(self, request: control_pb2.GetRequest, context: Any) -> Any:
         """One object."""
