@@ -170,7 +170,7 @@ class Session:
         description = self._describe()
         try:
             async with self._identity.channel(addr) as channel:
-                stub: Any = dispatcher_pb2_grpc.DispatcherStub(channel)  # type: ignore[no-untyped-call]
+                stub: Any = dispatcher_pb2_grpc.DispatcherStub(channel)
                 call = stub.Session(
                     pb.SessionRequest(
                         description=msgspec.msgpack.encode(description), underlay_addr=self._underlay_addr

@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 
 from pyswarm.agent import transitions
-from pyswarm.agent.engine import ContainerInfo, Engine, EngineError, NoSuchContainer, NoSuchImage, grace_s
+from pyswarm.agent.engine import (
+    ContainerInfo,
+    Engine,
+    EngineError,
+    EngineUnavailable,
+    NoSuchContainer,
+    NoSuchImage,
+    grace_s,
+)
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.networks import NetworkKeeper
 from pyswarm.agent.taskdb import DropTask, Journal, PutTask, TaskRecord
@@ -132,7 +140,8 @@ class TaskManager:
             if not exc.retryable and step is not None and step.action in (Action.PREPARE, Action.START):
                 await self._fail(exc)
                 return
-            reason = str(exc)
+            # An absent engine is logged once, not for every task.
+            reason = self._complaint if isinstance(exc, EngineUnavailable) else str(exc)
         except Exception as exc:
             log.exception("task manager failed", task=self.task.id)
             reason = f"internal error of the agent: {exc!r}"

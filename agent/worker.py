@@ -20,7 +20,8 @@ from pyswarm.common.types import Network, Task, TaskStatus
 
 log = get_logger("agent")
 
-_LEAVE_GRACE_S = 10.0
+#: For a container whose task, and with it the grace period, is not known.
+_GRACE_S = 10.0
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -182,7 +183,7 @@ class Worker:
                 await self._networks.restore()
                 if self._allowed:
                     self._allow()
-                    await self._remove_unknown()
+                    await self._end_unwanted()
                     await self._networks.sweep()
             except PyswarmError as exc:
                 # The engine went away; its return starts this anew.
@@ -194,18 +195,31 @@ class Worker:
             for manager in self._managers.values():
                 manager.allow()
 
-    async def _remove_unknown(self) -> None:
+    async def _end_unwanted(self) -> None:
+        """What nobody assigned goes; what counts as ended, such as an orphan, must not run."""
         for container in await self._engine.containers(self._node_id):
-            if container.task_id not in self._managers:
+            manager = self._managers.get(container.task_id)
+            if manager is None:
                 log.info("removing a container of no task", container=container.name, task=container.task_id)
                 self._tasks.spawn(self._remove(container), f"remove-{container.name}")
+            elif container.running and manager.state.ended:
+                log.info("stopping a container of an ended task", container=container.name)
+                self._tasks.spawn(self._stop(container), f"stop-{container.name}")
 
     async def _remove(self, container: ContainerInfo) -> None:
+        if await self._stop(container):
+            try:
+                await self._engine.remove(container.id)
+            except PyswarmError as exc:
+                log.warning("cannot remove a container", container=container.name, reason=str(exc))
+
+    async def _stop(self, container: ContainerInfo) -> bool:
         try:
-            await self._engine.stop(container.id, _LEAVE_GRACE_S)
-            await self._engine.remove(container.id)
+            await self._engine.stop(container.id, _GRACE_S)
         except PyswarmError as exc:
-            log.warning("cannot remove a container", container=container.name, reason=str(exc))
+            log.warning("cannot stop a container", container=container.name, reason=str(exc))
+            return False
+        return True
 
     # --- from the task managers ---
 

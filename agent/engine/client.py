@@ -1,6 +1,7 @@
 """The connection to an engine: versions, time limits and errors. Nothing else here or above knows aiodocker's."""
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -104,7 +105,7 @@ def translated(exc: DockerError, url: str) -> EngineError:
         return EngineUnavailable(_cannot_connect(url))
     if exc.status == 503 or "shutting down" in exc.message.lower():
         return EngineUnavailable(f"the engine cannot serve now: {exc.message}")
-    return EngineRefusal(_one_line(exc.message), exc.status)
+    return EngineRefusal(_text(exc.message), exc.status)
 
 
 def _cannot_connect(url: str) -> str:
@@ -114,5 +115,9 @@ def _cannot_connect(url: str) -> str:
     return f"cannot connect to the Docker Engine at {url}; is the engine running?"
 
 
-def _one_line(message: str) -> str:
+def _text(message: str) -> str:
+    """The engine's words on one line. aiodocker unpacks only bodies whose content type names no charset."""
+    if message.startswith("{"):
+        with suppress(ValueError, AttributeError):
+            message = str(json.loads(message).get("message", message))
     return re.sub(r"\s+", " ", message).strip()

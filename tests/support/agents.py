@@ -1,14 +1,16 @@
 """Tasks and networks to give to an agent, an overlay that only remembers, and agents put together for a test."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from pyswarm.agent.agent import Agent
 from pyswarm.agent.engine import Engine
-from pyswarm.common.clock import SystemClock
+from pyswarm.common.clock import Clock, SystemClock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.ids import new_id
 from pyswarm.common.tls import TLSIdentity
@@ -29,6 +31,11 @@ from pyswarm.overlay.api import LocalNetwork
 
 #: A shell that ends at once when asked to.
 SLEEPER = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 60 & wait; done")
+
+
+def mac_of(addr: str) -> str:
+    """The MAC the allocator gives with an address, which is also the engine's own choice."""
+    return "02:42:" + ":".join(f"{int(number):02x}" for number in addr.split("."))
 
 
 def a_network(name: str = "app", vni: int = 4097, subnet: str = "10.77.1.0/24", **spec: Any) -> Network:
@@ -81,6 +88,16 @@ def a_task(
     )
 
 
+async def until(probe: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
+    """Wait until ``probe()`` is true; fail with ``what`` after ``timeout_s`` seconds."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not probe():  # noqa: ASYNC110 - what is awaited has no event of its own
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        pytest.fail(f"not within {timeout_s:g} s: {what}")
+
+
 class RememberingOverlay:
     """Stands for the overlay; ``failures`` are raised by the next attachments, one each."""
 
@@ -113,6 +130,7 @@ def an_agent(
     folder: Path,
     overlay: RememberingOverlay | None = None,
     on_session: Callable[[Any], None] = lambda _message: None,
+    clock: Clock | None = None,
 ) -> Agent:
     """An agent with its data in ``folder``."""
     return Agent(
@@ -121,7 +139,7 @@ def an_agent(
         engine=engine,
         overlay=overlay or RememberingOverlay(),
         data_dir=str(folder),
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         registry=CollectorRegistry(),
         underlay_addr="127.0.0.1",
         on_session=on_session,

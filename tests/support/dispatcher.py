@@ -47,6 +47,7 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         self.statuses: dict[str, list[TaskStatus]] = {}
         self.refusals: list[PyswarmError] = []
         self.skip_sequence = False
+        self.silent = False
         self.news = asyncio.Condition()
         self._streams: list[asyncio.Queue[pb.AssignmentsMessage]] = []
         self._sequence = 0
@@ -134,6 +135,8 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatReply:
         """Counts."""
         await self._check(context, request.session_id)
+        if self.silent:
+            await asyncio.Event().wait()
         self.heartbeats += 1
         if request.description:
             self.descriptions.append(msgspec.msgpack.decode(request.description, type=NodeDescription))

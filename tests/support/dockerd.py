@@ -19,6 +19,8 @@ class Dockerd:
         self.socket = lab.engine("h1")
         self.url = f"unix://{self.socket}"
         self.netns = lab.netns("h1")
+        #: The cgroup under which the kernel has its containers; the lab names it like the namespace.
+        self.cgroup = self.netns
 
     def docker(self, *argv: str, check: bool = True) -> str:
         """Run the docker CLI against it; returns what it printed."""
