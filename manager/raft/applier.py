@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 
-from pyswarm.common.errors import PyswarmError
+from pyswarm.common.errors import OutcomeUnknown, PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.manager.raft import effects as fx
 from pyswarm.manager.raft.entries import MEMBERSHIP, REGULAR, Snapshot, decode_members
@@ -21,6 +21,7 @@ from pyswarm.manager.raft.waiters import Waiter
 log = get_logger("raft")
 
 _SLICE_S = 0.005
+_ANSWERS = (fx.Readable, fx.Resolve, fx.Fail)
 
 
 class Applier:
@@ -79,8 +80,17 @@ class Applier:
                 if self._carry_out(self._queue[0], until):
                     self._queue.popleft()
         except Exception as exc:  # noqa: BLE001 - a state that could not be restored must not be served
-            self._queue.clear()
+            self._fail_queued(exc)
             self._on_failure(exc)
+
+    def _fail_queued(self, exc: Exception) -> None:
+        queued, self._position = list(self._queue), 0
+        self._queue.clear()
+        for effect in queued:
+            waiters = effect.waiters.values() if isinstance(effect, fx.Committed) else ()
+            for waiter in (*waiters, *([effect.waiter] if isinstance(effect, _ANSWERS) else ())):
+                if not waiter.future.done():
+                    waiter.future.set_exception(OutcomeUnknown(f"this manager stopped: {exc}"))
 
     def _carry_out(self, effect: fx.Effect, until: float) -> bool:
         """Carry out one effect; False if the rest of it is for the next slice."""
@@ -200,9 +210,18 @@ class Applier:
         elif not done.cancelled() and self._running:
             self._on_saved(snapshot)
 
+    def _carry_out_all(self) -> None:
+        while self._queue:
+            if self._carry_out(self._queue[0], float("inf")):
+                self._queue.popleft()
+
     async def stop(self) -> None:
-        """Finish what is being written."""
+        """Answer everybody who is still waiting, and finish what is being written."""
         self._running = False
+        try:
+            self._carry_out_all()
+        except Exception as exc:  # noqa: BLE001 - stopping already
+            log.error("applying failed while stopping", reason=str(exc))
         if self._saving is not None:
             await asyncio.wait([self._saving])
         self._executor.shutdown(wait=True)

@@ -94,7 +94,7 @@ class Engine(StockEngine):
     def tick(self, now: float) -> None:
         """Elections, commitment, heartbeats."""
         if self.state != LEADER:
-            if now - self._ticked_at > self.config.election_min_s / 2:
+            if self.others and now - self._ticked_at > self.config.election_min_s / 2:
                 # This process did not run; what the leader sent meanwhile may still be on its way.
                 self.wait_for_leader(now)
             if self._campaign_now:

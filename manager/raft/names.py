@@ -8,7 +8,6 @@ PYSYNCOBJ_VERSION = "0.3.17"
 
 #: Methods replaced by ours; the comment is the rule each restores.
 OVERRIDDEN = {
-    "_SyncObj__onMessageReceived": "only what our guards let through reaches the engine",
     "_SyncObj__applyLogEntries": "apply never raises and runs outside the engine",
     "_SyncObj__sendAppendEntries": "bounded pipelines, no pickled pieces, snapshots on their own",
     "_SyncObj__onBecomeLeader": "progress of members starts anew with each leadership",
@@ -22,6 +21,7 @@ OVERRIDDEN = {
 
 #: Methods called.
 CALLED = {
+    "_SyncObj__onMessageReceived": "votes and entries, after our guards let them through",
     "_SyncObj__setState": "step down",
     "_SyncObj__generateRaftTimeout": "random election timeouts",
 }

@@ -108,7 +108,7 @@ class RaftNode:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
-            # What the thread handed over last is carried out before the files close.
+            # Lets in what the thread handed over last, so that nobody is left waiting.
             await asyncio.sleep(0)
         if self._applier is not None:
             await self._applier.stop()
@@ -240,13 +240,17 @@ class RaftNode:
     async def _change(self, member: Member, add: bool, timeout_s: float) -> tuple[Member, ...]:
         deadline = self._monotonic() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s), self._changing:
-                left = deadline - self._monotonic()
-                waiter = Change(self._future(), member, add, deadline)
-                result = await self._ask(waiter, left + self._config.tick_s * 5, "change the managers")
-                return cast(tuple[Member, ...], result)
+            async with asyncio.timeout(timeout_s):
+                await self._changing.acquire()
         except TimeoutError as exc:
-            raise Unavailable("the managers could not be changed in time") from exc
+            raise Unavailable("another change of the managers is under way; try again") from exc
+        try:
+            # The Raft thread keeps the deadline and says what was in the way; this is for when it cannot.
+            patience_s = deadline - self._monotonic() + 0.5
+            waiter = Change(self._future(), member, add, deadline)
+            return cast(tuple[Member, ...], await self._ask(waiter, patience_s, "change the managers"))
+        finally:
+            self._changing.release()
 
     async def transfer_leadership(self, timeout_s: float) -> None:
         """Let the member that is most up to date lead. Returns once this node does not."""

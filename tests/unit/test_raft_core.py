@@ -1,0 +1,188 @@
+"""One step of the Raft thread: durable first, then visible."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyswarm.common.errors import NotLeader, OutcomeUnknown
+from pyswarm.manager.raft import Member, RaftConfig
+from pyswarm.manager.raft import effects as fx
+from pyswarm.manager.raft.core import RaftCore
+from pyswarm.manager.raft.disk import Disk
+from pyswarm.manager.raft.messages import Append, AppendAck, Vote, VoteReply, decode, encode
+from pyswarm.manager.raft.storage import open_storage
+from pyswarm.manager.raft.types import StorageFullError
+from pyswarm.manager.raft.waiters import Proposal
+
+
+class Tape(Disk):
+    """Writes down what happens in which order, and may be full."""
+
+    def __init__(self) -> None:
+        self.tape: list[str] = []
+        self.full = False
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(fd, data, offset)
+        self.tape.append("write")
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        self.tape.append("sync")
+
+
+class Rig:
+    """A core with everything it touches in one transcript."""
+
+    def __init__(self, folder: Path, *names: str) -> None:
+        self.now = 1000.0
+        self.disk = Tape()
+        self.effects: list[fx.Effect] = []
+        self.sent: list[tuple[str, object]] = []
+        config = RaftConfig(str(folder), "me", "me:2377")
+        self.storage = open_storage(config, tuple(Member(n, f"{n}:2377") for n in names), self.disk)
+        self.core = RaftCore(config, self.storage, self, self._emit, lambda: self.now)
+        self.disk.tape.clear()
+
+    def send(self, node_id: str, _addr: str, payload: bytes) -> bool:
+        message = decode(payload)
+        self.sent.append((node_id, message))
+        self.disk.tape.append(f"send {type(message).__name__}")
+        return True
+
+    def forget(self, _node_id: str) -> None:
+        """Not of interest here."""
+
+    def _emit(self, effects: list[fx.Effect]) -> None:
+        self.effects += effects
+        self.disk.tape += [type(e).__name__ for e in effects]
+
+    def run(self, after_s: float = 0.0) -> None:
+        """A step, and what comes of it."""
+        self.now += after_s
+        self.core.step()
+        self.core.finish()
+
+    def lead(self, voter: str) -> None:
+        """Win an election with the voter's help."""
+        for _ in range(100):
+            self.run(0.05)
+            for node_id, message in self.sent:
+                if node_id == voter and isinstance(message, Vote):
+                    self.core.deliver(voter, encode(VoteReply(message.term, True, message.pre)))
+            if self.core.status.leading:
+                return
+            self.sent.clear()
+        raise AssertionError("does not lead")
+
+    def acknowledge(self, node_id: str) -> None:
+        """That member has everything sent to it."""
+        for to, message in self.sent:
+            if to == node_id and isinstance(message, Append):
+                match = message.prev_index + len(message.entries)
+                self.core.deliver(node_id, encode(AppendAck(message.term, message.seq, True, match, 0)))
+        self.sent.clear()
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+def test_entries_are_durable_before_they_are_sent(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    rig = Rig(tmp_path, "me", "a", "b")
+    rig.lead("a")
+    rig.run()
+    rig.acknowledge("a")
+    rig.run()
+    rig.disk.tape.clear()
+    for n in range(50):
+        rig.core.submit(Proposal(loop.create_future(), b"%d" % n))
+    rig.run()
+    assert rig.disk.tape[:2] == ["write", "sync"]
+    assert rig.disk.tape.count("sync") == 1, "one for the whole batch"
+    assert "send Append" in rig.disk.tape[2:]
+    rig.storage.close()
+
+
+def test_an_acknowledgement_leaves_after_its_entries_are_durable(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "me", "a", "b")
+    rig.core.deliver("a", encode(Append("a:2377", 2, 1, 1, 0, 0, [(2, b"\x00x")])))
+    rig.run()
+    # Term and vote with their folder's entry first, then the log, then the answer.
+    assert rig.disk.tape == ["write", "sync", "write", "sync", "send AppendAck"]
+    rig.storage.close()
+
+
+def test_a_vote_leaves_after_it_is_durable(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "me", "a", "b")
+    rig.core.deliver("a", encode(Vote("a:2377", 5, 9, 4, False, False)))
+    rig.run()
+    assert rig.disk.tape == ["write", "sync", "send VoteReply"]
+    rig.storage.close()
+
+
+def test_a_lone_node_answers_after_its_entry_is_durable(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    rig = Rig(tmp_path, "me")
+    rig.run(1.0)
+    rig.run()
+    rig.disk.tape.clear()
+    rig.core.submit(Proposal(loop.create_future(), b"x"))
+    for _ in range(3):
+        rig.run()
+    assert rig.disk.tape == ["write", "sync", "Committed"]
+    rig.storage.close()
+
+
+def test_nothing_leaves_while_the_disk_is_full(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    rig = Rig(tmp_path, "me", "a", "b")
+    rig.disk.full = True
+    rig.core.deliver("a", encode(Append("a:2377", 2, 1, 1, 0, 0, [(2, b"\x00x")])))
+    rig.core.step()
+    for _ in range(3):
+        with pytest.raises(StorageFullError):
+            rig.core.finish()
+    assert rig.sent == []
+    rig.disk.full = False
+    rig.core.finish()
+    assert rig.sent == [("a", AppendAck(2, 1, True, 2, 0))]
+    rig.storage.close()
+
+
+def test_who_waited_on_a_lost_leadership_is_told_that_the_outcome_is_unknown(
+    tmp_path: Path, loop: asyncio.AbstractEventLoop
+) -> None:
+    rig = Rig(tmp_path, "me", "a", "b")
+    rig.lead("a")
+    appended, late = Proposal(loop.create_future(), b"x"), Proposal(loop.create_future(), b"y")
+    rig.core.submit(appended)
+    rig.run()
+    rig.core.deliver("b", encode(Append("b:2377", 9, 1, 1, 0, 0, [])))
+    rig.core.submit(late)
+    rig.run()
+    failed = {e.waiter: e.error for e in rig.effects if isinstance(e, fx.Fail)}
+    assert isinstance(failed[appended], OutcomeUnknown)
+    assert isinstance(failed[late], NotLeader)
+    assert failed[late].leader_addr == "b:2377"
+    rig.storage.close()
+
+
+def test_a_caller_who_gave_up_in_time_leaves_no_trace(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    rig = Rig(tmp_path, "me")
+    rig.run(1.0)
+    rig.run()
+    last = rig.core.status.last_index
+    waiter = Proposal(loop.create_future(), b"x")
+    rig.core.submit(waiter)
+    assert waiter.claim()
+    rig.run()
+    assert rig.core.status.last_index == last
+    rig.storage.close()
