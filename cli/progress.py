@@ -113,21 +113,42 @@ def _show(service: Any, tasks: list[Any], active: set[str], slots: dict[int, int
     """Show how far the tasks are; True when all that are wanted run."""
     wanted = service["Spec"]["Mode"]["Replicated"]["Replicas"]
     current = _by_slot(tasks, active)
+    errors = _last_errors(tasks)
     running = sum(
         1 for t in current.values() if t["Status"]["State"] == "running" and _rank(t["DesiredState"]) <= _RUNNING
     )
     display.set("overall progress", f"{running} out of {wanted} tasks")
-    if wanted <= _MAX_TASK_LINES:
+    if wanted > _MAX_TASK_LINES:
+        _show_commonest_error(current, errors, display)
+    else:
         for number in range(1, wanted + 1):
             if number not in slots.values() and not slots:
                 display.set(f"{number}/{wanted}", " ")
         for slot in sorted(current):
             number = slots.setdefault(slot, len(slots) + 1)
             if number <= wanted:
-                text = _task_text(current[slot], display)
+                text = _task_text(current[slot], errors.get(slot, ""), display)
                 if text:
                     display.set(f"{number}/{wanted}", text)
     return running == int(wanted)
+
+
+def _show_commonest_error(current: dict[int, Any], errors: dict[int, str], display: Display) -> None:
+    """One line for what keeps most tasks of a large service from running."""
+    waiting = [
+        task["Status"].get("Err") or errors.get(slot, "")
+        for slot, task in current.items()
+        if task["Status"]["State"] != "running"
+    ]
+    reasons = [_one_line(error) for error in waiting if error]
+    if reasons:
+        reason = max(sorted(set(reasons)), key=reasons.count)
+        display.set("waiting", f"{reasons.count(reason)} tasks: {reason}")
+
+
+def _one_line(error: str) -> str:
+    text = error.replace("\n", " ")
+    return text if len(text) <= _ERROR_CHARS else text[: _ERROR_CHARS - 1] + "…"
 
 
 def _by_slot(tasks: list[Any], active: set[str]) -> dict[int, Any]:
@@ -148,15 +169,23 @@ def _by_slot(tasks: list[Any], active: set[str]) -> dict[int, Any]:
     return chosen
 
 
+def _last_errors(tasks: list[Any]) -> dict[int, str]:
+    """By slot, why the newest of its tasks that ended did so."""
+    ended = [t for t in tasks if t["Status"]["State"] in ("failed", "rejected")]
+    ended.sort(key=lambda t: (t.get("CreatedAt", ""), t["ID"]))
+    return {t.get("Slot", 0): str(t["Status"].get("Err", "")) for t in ended}
+
+
 def _rank(state: str) -> int:
     return _ORDER.index(state) if state in _ORDER else -1
 
 
-def _task_text(task: Any, display: Display) -> str:
+def _task_text(task: Any, last_error: str, display: Display) -> str:
+    """The task's state, or what keeps it from running: its own error, else that of the attempt before it."""
     status = task["Status"]
-    if status.get("Err"):
-        error = str(status["Err"]).replace("\n", " ")
-        return error if len(error) <= _ERROR_CHARS else error[: _ERROR_CHARS - 1] + "…"
+    error = status.get("Err") or (last_error if status["State"] != "running" else "")
+    if error:
+        return _one_line(str(error))
     if _rank(task["DesiredState"]) > _RUNNING or _rank(status["State"]) > _RUNNING:
         return ""
     if not display.is_terminal:

@@ -72,3 +72,29 @@ def test_the_wanted_task_of_a_slot_counts_and_of_two_the_one_behind() -> None:
 
 def test_tasks_of_lost_nodes_do_not_count() -> None:
     assert progress._by_slot([task(1, "running", node="gone"), task(2, "pending", node="")], {"n1"}).keys() == {2}
+
+
+def test_a_task_that_waits_shows_why_the_one_before_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    rejected = {**task(1, "rejected", "shutdown"), "CreatedAt": "2024-01-01T00:00:02Z"}
+    rejected["Status"] = {"State": "rejected", "Err": "No such image: nowhere:1"}
+    older = {**task(1, "failed", "shutdown"), "CreatedAt": "2024-01-01T00:00:01Z"}
+    older["Status"] = {"State": "failed", "Err": "task: non-zero exit (1)"}
+    service = {"Spec": {"Mode": {"Replicated": {"Replicas": 1}}}}
+    display = progress.Display(quiet=False)
+    assert not progress._show(service, [rejected, older, task(1, "pending", "ready")], {"n1"}, {}, display)
+    assert progress._show(service, [rejected, older, task(1, "running")], {"n1"}, {}, display)
+    assert capsys.readouterr().out == (
+        "overall progress: 0 out of 1 tasks\n"
+        "1/1: No such image: nowhere:1\n"
+        "overall progress: 1 out of 1 tasks\n"
+        "1/1: running\n"
+    )
+
+
+def test_a_large_service_shows_what_keeps_most_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = [task(slot, "pending") for slot in range(1, 31)]
+    for number, waiting in enumerate(tasks):
+        waiting["Status"] = {"State": "pending", "Err": "no address left" if number else "no suitable node"}
+    service = {"Spec": {"Mode": {"Replicated": {"Replicas": 30}}}}
+    assert not progress._show(service, tasks, {"n1"}, {}, progress.Display(quiet=False))
+    assert capsys.readouterr().out == "overall progress: 0 out of 30 tasks\nwaiting: 29 tasks: no address left\n"
