@@ -22,7 +22,17 @@ def network(formed: Cluster) -> str:
 
 def create(cluster: Cluster, name: str, network: str, replicas: int) -> None:
     """Create a service of web servers and wait until it runs."""
-    options = ("-d", "--name", name, "--replicas", str(replicas), "--network", network)
+    options = (
+        "-d",
+        "--name",
+        name,
+        "--replicas",
+        str(replicas),
+        "--network",
+        network,
+        "--stop-grace-period",
+        "1s",
+    )
     cluster.lab.sh(cluster.ask, "pyswarm", "service", "create", *options, *SERVER)
     cluster.wait_running(name, replicas)
 

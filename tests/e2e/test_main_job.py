@@ -15,7 +15,7 @@ def create_web(cluster: Cluster, name: str, network: str, replicas: int, *option
     return cluster.lab.sh(
         cluster.ask,
         *("pyswarm", "service", "create", "--name", name, "--replicas", str(replicas), "--network", network),
-        *(*options, "busybox:latest", "httpd", "-f", "-p", "80", "-h", "/www"),
+        *("--stop-grace-period", "1s", *options, "busybox:latest", "httpd", "-f", "-p", "80", "-h", "/www"),
         timeout_s=120,
     ).stdout
 
@@ -122,6 +122,7 @@ def test_the_stock_client_drives_the_same_cluster(cluster: Cluster, network: str
     assert docker("network", "ls").count(" app ") == 1, "a cluster network is listed once"
     docker(
         *("service", "create", "-d", "--name", "stock", "--replicas", "2", "--network", network),
+        *("--stop-grace-period", "1s"),
         *("busybox:latest", "httpd", "-f", "-p", "80", "-h", "/www"),
     )
     cluster.wait_running("stock", 2)

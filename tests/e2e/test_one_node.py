@@ -17,7 +17,7 @@ from pyswarm.manager.ca import create_root
 
 pytestmark = pytest.mark.e2e
 
-SERVER = ("busybox:latest", "httpd", "-f", "-p", "80", "-h", "/www")
+SERVER = ("--stop-grace-period", "1s", "busybox:latest", "httpd", "-f", "-p", "80", "-h", "/www")
 
 
 @pytest.fixture(scope="module")
