@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 log = get_logger("raft")
 
 
+def _diverged(leader: str, index: int) -> RaftInvariantError:
+    return RaftInvariantError(
+        f"the leader {leader} disagrees about committed entry {index}: the logs have diverged; remove this "
+        "manager from the cluster and let it join again with an empty data folder"
+    )
+
+
 class Follower:
     """Takes a leader's messages for one engine."""
 
@@ -55,16 +62,15 @@ class Follower:
         if m.prev_index >= base and journal.term_at(m.prev_index) != m.prev_term:
             floor = max(base, engine.commit_index)
             if m.prev_index <= floor:
-                raise RaftInvariantError(
-                    f"the leader {sender} disagrees about committed entry {m.prev_index}: the logs have diverged; "
-                    "remove this manager from the cluster and let it join again with an empty data folder"
-                )
+                raise _diverged(sender, m.prev_index)
             self._reject(sender, m, journal.first_of_term_at(m.prev_index, floor))
             return
         matched = 0
         for term, _ in m.entries:
             index = m.prev_index + 1 + matched
             if index > base and (index > last or journal.term_at(index) != term):
+                if index <= min(last, engine.commit_index):
+                    raise _diverged(sender, index)
                 break
             matched += 1
         end = max(m.prev_index + len(m.entries), base)
