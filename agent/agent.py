@@ -67,6 +67,7 @@ class Agent:
             self._metrics,
             description=_first_description(),
             on_up=self._worker.engine_up,
+            audit=self._worker.audit,
             on_down=self._worker.engine_down,
             on_event=self._worker.engine_event,
             on_description=self._description_changed,
@@ -103,6 +104,7 @@ class Agent:
         if self._started:
             self._started = False
             await self._journal.close()
+            self._metrics.close()
 
     async def remove_everything(self) -> None:
         """On leaving the cluster: stop and remove this node's containers and networks. The agent ends with it."""

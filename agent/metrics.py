@@ -28,6 +28,19 @@ class AgentMetrics:
             registry=registry,
         )
 
+        self._registry = registry
+
+    def close(self) -> None:
+        """Take them off the registry, so that the agent of a later membership can put up its own."""
+        for collector in (
+            self.tasks,
+            self.session_connected,
+            self.engine_up,
+            self.container_starts,
+            self.engine_call_seconds,
+        ):
+            self._registry.unregister(collector)
+
     def observe_call(self, name: str, seconds: float) -> None:
         """One call to the engine."""
         self.engine_call_seconds.labels(name).observe(seconds)

@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from pyswarm.agent.dataplane import DataPlane, local
-from pyswarm.agent.engine import Attachment, Engine, EngineError
+from pyswarm.agent.engine import Attachment, Engine, EngineError, EngineUnavailable
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
@@ -38,6 +38,7 @@ class NetworkKeeper:
         self._users: dict[str, set[str]] = {}
         self._in_place: dict[str, LocalNetwork] = {}
         self._leaving: set[str] = set()
+        self._restoring_later = False
         self._lock = asyncio.Lock()
 
     def know(self, network: Network) -> None:
@@ -101,10 +102,21 @@ class NetworkKeeper:
             try:
                 async with self._lock:
                     await self._put_in_place(local(network))
+            except EngineUnavailable:
+                raise
             except PyswarmError as exc:
-                if exc.retryable:
-                    raise
                 log.warning("cannot restore a network in use", network=network.spec.name, reason=str(exc))
+                if not self._restoring_later:
+                    self._restoring_later = True
+                    self._tasks.spawn(self._restore_later(), "restore-networks-later")
+
+    async def _restore_later(self) -> None:
+        await self._clock.sleep(self._grace_s)
+        self._restoring_later = False
+        try:
+            await self.restore()
+        except PyswarmError as exc:
+            log.warning("cannot restore networks without the engine", reason=str(exc))  # its return does
 
     async def sweep(self) -> None:
         """Remove what an earlier process left: local networks and devices nobody here uses."""

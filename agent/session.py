@@ -34,7 +34,10 @@ from pyswarm.proto.v1 import dispatcher_pb2_grpc
 
 log = get_logger("agent")
 
-OPEN_LIMIT_S = 2.0
+#: A host that is gone does not even refuse; the next manager must not wait long for it.
+CONNECT_LIMIT_S = 1.5
+#: A session opens with a commit, which may have to wait for an election.
+OPEN_LIMIT_S = 5.0
 HEARTBEAT_LIMIT_S = 2.0
 REPORT_LIMIT_S = 5.0
 BACKOFF_FIRST_S = 0.1
@@ -170,6 +173,7 @@ class Session:
         description = self._describe()
         try:
             async with self._identity.channel(addr) as channel:
+                await _connected(channel)
                 stub: Any = dispatcher_pb2_grpc.DispatcherStub(channel)
                 call = stub.Session(
                     pb.SessionRequest(
@@ -190,7 +194,7 @@ class Session:
                     self._renewed(),
                 )
         except TimeoutError as exc:
-            raise Unavailable(f"the manager at {addr} did not answer within {OPEN_LIMIT_S:g} s") from exc
+            raise Unavailable(f"the manager at {addr} does not answer") from exc
         except grpc.aio.AioRpcError as exc:
             raise error_from_rpc(exc, addr) from exc
         raise Unavailable(f"the manager at {addr} ended the session")
@@ -310,6 +314,15 @@ class Session:
 
 class _Renewed(PyswarmError):
     """Ends a session to open it anew with another certificate."""
+
+
+async def _connected(channel: grpc.aio.Channel) -> None:
+    """Wait until the channel is connected, or known not to be, which a call then explains."""
+    async with asyncio.timeout(CONNECT_LIMIT_S):
+        state = channel.get_state(try_to_connect=True)
+        while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+            await channel.wait_for_state_change(state)
+            state = channel.get_state()
 
 
 def decoded(change: pb.AssignmentChange) -> Assignment | None:

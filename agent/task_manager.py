@@ -228,7 +228,12 @@ class TaskManager:
         name = self.task.container_name
         container = await self._around.engine.inspect(name)
         if not container.started:  # else by an agent that ended before it could write that down
-            await self._around.engine.start(name)
+            try:
+                await self._around.engine.start(name)
+            except EngineUnavailable:
+                raise
+            except EngineError as exc:
+                raise EngineError(f"starting container failed: {exc}") from exc
             self._around.metrics.container_starts.inc()
             container = await self._around.engine.inspect(name)
         self._set(transitions.observed(self.record.status, container, name, self._now()))

@@ -16,7 +16,7 @@ from pyswarm.common.clock import Clock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.common.types import Network, Task, TaskStatus
+from pyswarm.common.types import Network, Task, TaskState, TaskStatus
 
 log = get_logger("agent")
 
@@ -183,7 +183,7 @@ class Worker:
                 await self._networks.restore()
                 if self._allowed:
                     self._allow()
-                    await self._end_unwanted()
+                    await self.audit()
                     await self._networks.sweep()
             except PyswarmError as exc:
                 # The engine went away; its return starts this anew.
@@ -195,14 +195,25 @@ class Worker:
             for manager in self._managers.values():
                 manager.allow()
 
-    async def _end_unwanted(self) -> None:
-        """What nobody assigned goes; what counts as ended, such as an orphan, must not run."""
-        for container in await self._engine.containers(self._node_id):
-            manager = self._managers.get(container.task_id)
-            if manager is None:
+    async def audit(self) -> None:
+        """Compare the containers there are with what is known of them; raises when the engine does not answer.
+
+        Events can be lost, and a container may appear after its task was given up.
+        """
+        found = await self._engine.containers(self._node_id)
+        there = {container.task_id: container.running for container in found}
+        for task_id, manager in self._managers.items():
+            if manager.state is TaskState.RUNNING and not there.get(task_id, False):
+                manager.look()
+        if not self._allowed:
+            return
+        for container in found:
+            task = self._managers.get(container.task_id)
+            if task is None:
                 log.info("removing a container of no task", container=container.name, task=container.task_id)
                 self._tasks.spawn(self._remove(container), f"remove-{container.name}")
-            elif container.running and manager.state.ended:
+            elif container.running and task.state.ended:
+                # Such as one whose task was given up for orphaned while this host was away.
                 log.info("stopping a container of an ended task", container=container.name)
                 self._tasks.spawn(self._stop(container), f"stop-{container.name}")
 

@@ -1,118 +1,17 @@
-"""The agent's worker on an engine double: preparation, stopping, restarts, an engine that is away, networks."""
+"""The agent's worker on an engine double: preparing, starting, stopping, removing, networks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
-import pytest
-from prometheus_client import CollectorRegistry
 from support.agents import RememberingOverlay, a_network, a_task, until
 from support.fake_engine import BlockedEngine, FakeEngine, FlakyEngine
-from support.virtual_clock import VirtualClock
+from support.worker_bench import NODE, S, bench, wanted
 
-from pyswarm.agent.agent import DATABASE
 from pyswarm.agent.engine import EngineError
-from pyswarm.agent.health import EngineHealth
-from pyswarm.agent.metrics import AgentMetrics
-from pyswarm.agent.reports import StatusReports
-from pyswarm.agent.taskdb import Journal, PutTask, TaskDB, TaskRecord
-from pyswarm.agent.worker import Assignment, Removal, Worker
-from pyswarm.common.ids import new_id
-from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.common.types import Network, NodeDescription, Task, TaskState, TaskStatus
+from pyswarm.agent.worker import Removal
+from pyswarm.common.types import Network
 from pyswarm.overlay.api import OverlayError
-
-S = TaskState
-NODE = new_id()
-
-
-class Bench:
-    """A worker with its engine watched, but no session; time passes only when a test says so."""
-
-    def __init__(self, folder: Path, engine: FakeEngine, overlay: RememberingOverlay) -> None:
-        self.engine = engine
-        self.overlay = overlay
-        self.clock = VirtualClock()
-        self.registry = CollectorRegistry()
-        self.reports = StatusReports()
-        self._tasks = TaskGroupOwner("test")
-        self._writing = TaskGroupOwner("test")
-        self._journal = Journal(TaskDB(folder / DATABASE), self.clock, self._writing)
-        metrics = AgentMetrics(self.registry)
-        self.worker = Worker(
-            node_id=NODE,
-            engine=engine,
-            overlay=overlay,
-            journal=self._journal,
-            clock=self.clock,
-            tasks=self._tasks,
-            metrics=metrics,
-            reports=self.reports,
-        )
-        self.health = EngineHealth(
-            engine,
-            self.clock,
-            metrics,
-            description=NodeDescription(),
-            on_up=self.worker.engine_up,
-            on_down=self.worker.engine_down,
-            on_event=self.worker.engine_event,
-            on_description=lambda: None,
-        )
-
-    async def start(self) -> None:
-        self.worker.load(await self._journal.open())
-        self._tasks.spawn(self.health.run(), "engine")
-
-    async def stop(self) -> None:
-        await self._tasks.stop()
-        await self._writing.stop()
-        await self._journal.close()
-
-    def state(self, task: Task) -> S | None:
-        status = self.worker.statuses.get(task.id)
-        return status.state if status else None
-
-    def err(self, task: Task) -> str:
-        return self.worker.statuses[task.id].err
-
-    async def reaches(self, task: Task, state: S | None, *, passing: bool = True) -> None:
-        """Wait until a task is in a state; ``passing``: let time pass meanwhile."""
-
-        def there() -> bool:
-            return self.state(task) is state
-
-        for _ in range(200):
-            if there():
-                return
-            if passing:
-                await self.clock.advance(0.1)
-            await asyncio.sleep(0.005)
-        pytest.fail(f"{task.name} is {self.state(task)}, not {state}")
-
-
-@asynccontextmanager
-async def bench(
-    folder: Path,
-    engine: FakeEngine | None = None,
-    *,
-    overlay: RememberingOverlay | None = None,
-    assigned: Iterable[Assignment] | None = None,
-) -> AsyncIterator[Bench]:
-    made = Bench(folder, engine or FakeEngine(), overlay or RememberingOverlay())
-    await made.start()
-    try:
-        if assigned is not None:
-            await made.worker.complete(list(assigned))
-        yield made
-    finally:
-        await made.stop()
-
-
-def wanted(task: Task, desired: S) -> Task:
-    return msgspec.structs.replace(task, desired_state=desired)
 
 
 async def test_nothing_happens_before_the_first_full_set(tmp_path: Path) -> None:
@@ -140,7 +39,7 @@ async def test_a_container_that_cannot_start_fails_the_task(tmp_path: Path) -> N
     engine.start_errors["web.1"] = EngineError("exec: no such file")
     async with bench(tmp_path, engine, assigned=[task]) as b:
         await b.reaches(task, S.FAILED)
-        assert b.err(task) == "exec: no such file"
+        assert b.err(task) == "starting container failed: exec: no such file"
 
 
 async def test_a_task_held_ready_starts_when_it_may(tmp_path: Path) -> None:
@@ -203,107 +102,6 @@ async def test_an_unreliable_engine_is_asked_again(tmp_path: Path) -> None:
         await b.reaches(task, S.RUNNING)
         await b.worker.incremental([Removal("task", task.id)])
         await b.reaches(task, None)
-
-
-async def test_states_are_kept_while_the_engine_is_away(tmp_path: Path) -> None:
-    running, ending, new = (a_task(NODE, slot=slot) for slot in (1, 2, 3))
-    async with bench(tmp_path, assigned=[running, ending]) as b:
-        await b.reaches(running, S.RUNNING)
-        await b.reaches(ending, S.RUNNING)
-        b.engine.go_down()
-        await until(lambda: not b.health.up, "the engine's absence to be seen")
-        assert b.health.description.engine_error
-        await b.worker.incremental([new])
-        b.engine.exit(ending.container_name, 4)
-        await b.clock.advance(60)
-        assert (b.state(running), b.state(ending)) == (S.RUNNING, S.RUNNING)
-        starts = b.engine.count("start")
-        b.engine.come_back()
-        await b.reaches(ending, S.FAILED)
-        await b.reaches(new, S.RUNNING)
-        assert b.err(ending) == "task: non-zero exit (4)"
-        assert b.state(running) is S.RUNNING
-        assert b.engine.count("start") == starts + 1
-
-
-async def test_a_task_not_started_yet_ends_without_an_engine(tmp_path: Path) -> None:
-    task = a_task(NODE)
-    engine = FakeEngine()
-    engine.go_down()
-    async with bench(tmp_path, engine, assigned=[task]) as b:
-        await b.reaches(task, S.PREPARING)
-        await b.worker.incremental([wanted(task, S.SHUTDOWN)])
-        await b.reaches(task, S.SHUTDOWN)
-
-
-async def test_after_a_restart_what_runs_is_adopted_and_what_ended_reports_its_exit(tmp_path: Path) -> None:
-    network = a_network()
-    running = a_task(NODE, networks=[(network, 5)])
-    ended = a_task(NODE, slot=2)
-    engine, overlay = FakeEngine(), RememberingOverlay()
-    async with bench(tmp_path, engine, assigned=[network, running, ended]) as b:
-        await b.reaches(running, S.RUNNING)
-        await b.reaches(ended, S.RUNNING)
-    engine.exit(ended.container_name, 6)
-    overlay.networks.clear()
-    before = len(engine.calls)
-    async with bench(tmp_path, engine, overlay=overlay) as b:
-        await b.reaches(ended, S.FAILED)
-        assert b.err(ended) == "task: non-zero exit (6)"
-        assert b.state(running) is S.RUNNING
-        await until(lambda: network.id in overlay.networks, "the overlay to be restored")
-        await b.clock.advance(60)
-        acted = {call.partition(" ")[0] for call in engine.calls[before:]}
-        assert not acted & {"start", "stop", "remove", "create", "network-remove"}
-        assert dict(b.reports.batch())[ended.id].state is S.FAILED
-
-
-async def test_a_restart_between_start_and_its_record_starts_nothing_twice(tmp_path: Path) -> None:
-    task = a_task(NODE)
-    db = TaskDB(tmp_path / DATABASE)
-    db.open()
-    db.write([PutTask(TaskRecord(task=task, status=TaskStatus(state=S.STARTING)))])
-    db.close()
-    engine = FakeEngine()
-    engine.add(task.container_name, task.id, NODE)
-    engine.exit(task.container_name, 3)
-    async with bench(tmp_path, engine, assigned=[task]) as b:
-        await b.reaches(task, S.FAILED)
-        assert engine.count("start") == 0
-
-
-async def test_without_its_database_the_agent_adopts_by_label(tmp_path: Path) -> None:
-    running = a_task(NODE)
-    engine = FakeEngine()
-    async with bench(tmp_path, engine, assigned=[running]) as b:
-        await b.reaches(running, S.RUNNING)
-    (tmp_path / DATABASE).write_bytes(b"garbage" * 2000)
-    seen = msgspec.structs.replace(running, status=TaskStatus(state=S.RUNNING))
-    async with bench(tmp_path, engine, assigned=[seen]) as b:
-        await b.reaches(running, S.RUNNING)
-        await b.clock.advance(5)
-        assert engine.count("start") == 1
-        assert engine.found[running.container_name].running
-
-
-async def test_containers_of_no_task_go_after_the_first_full_set_only(tmp_path: Path) -> None:
-    engine = FakeEngine()
-    engine.add("web.9.unknown", "unknown", NODE, running=True, started=True)
-    engine.add("web.1.other", "other", "another-node", running=True, started=True)
-    async with bench(tmp_path, engine) as b:
-        await until(lambda: b.health.up, "the engine to be seen")
-        await b.clock.advance(30)
-        assert set(engine.found) == {"web.9.unknown", "web.1.other"}
-        await b.worker.complete([])
-        await until(lambda: set(engine.found) == {"web.1.other"}, "the unknown container to be removed")
-
-
-async def test_a_running_orphan_is_stopped(tmp_path: Path) -> None:
-    orphan = msgspec.structs.replace(a_task(NODE), status=TaskStatus(state=S.ORPHANED))
-    engine = FakeEngine()
-    engine.add(orphan.container_name, orphan.id, NODE, running=True, started=True)
-    async with bench(tmp_path, engine, assigned=[orphan]):
-        await until(lambda: not engine.found[orphan.container_name].running, "the orphan to be stopped")
 
 
 async def test_tasks_absent_from_a_full_set_are_removed(tmp_path: Path) -> None:
