@@ -289,6 +289,11 @@ class RaftNode:
         return self._core.status if self._core is not None else fx.Status()
 
     @property
+    def node_id(self) -> str:
+        """Who this node is."""
+        return self._config.node_id
+
+    @property
     def is_leader(self) -> bool:
         """Whether this node leads and its state holds everything committed before."""
         return self._applier is not None and self._applier.leads_in is not None
