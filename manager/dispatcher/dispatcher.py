@@ -29,7 +29,9 @@ from pyswarm.common.types import (
 )
 from pyswarm.manager.dispatcher.assignments import relevant
 from pyswarm.manager.dispatcher.liveness import (
+    HUNG_UP_MESSAGE,
     JITTER_S,
+    RESTART_GRACE_S,
     SILENT_MESSAGE,
     Liveness,
     heartbeat_period_s,
@@ -52,6 +54,7 @@ TICK_S = 0.25
 #: A tick this late means that this process was not running, rather than that the nodes were silent.
 LATE_TICK_S = 0.5
 MAX_UPDATES_PER_CALL = 10_000
+_MESSAGES = {NodeState.DOWN: SILENT_MESSAGE, NodeState.DISCONNECTED: HUNG_UP_MESSAGE}
 
 
 class Dispatcher:
@@ -66,15 +69,17 @@ class Dispatcher:
         etcd_info: EtcdInfo,
         registry: CollectorRegistry,
         jitter_s: float = JITTER_S,
+        restart_grace_s: float = RESTART_GRACE_S,
     ) -> None:
         self._store = store
         self._raft = raft
         self._clock = clock
         self._etcd_info = etcd_info
         self._jitter_s = jitter_s
+        self._restart_grace_s = restart_grace_s
         self._active = False
         self._sessions: dict[str, Session] = {}
-        self._liveness = Liveness(jitter_s)
+        self._liveness = Liveness(jitter_s, restart_grace_s)
         self._statuses = StatusWriter(store, clock)
         self._sessions_gauge = Gauge("pyswarm_dispatcher_sessions", "Open agent sessions", registry=registry)
         self._nodes_gauge = Gauge("pyswarm_dispatcher_nodes", "Nodes by state", ("state",), registry=registry)
@@ -88,11 +93,11 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Serve agents until cancelled."""
-        self._liveness = Liveness(self._jitter_s)
+        self._liveness = Liveness(self._jitter_s, self._restart_grace_s)
         self._statuses = StatusWriter(self._store, self._clock)
         for node in self._store.view.nodes.values():
-            if node.status.state in (NodeState.READY, NodeState.UNKNOWN):
-                self._heard(node.id)
+            if node.status.state is not NodeState.DOWN:
+                self._liveness.expect(node.id, self._clock.monotonic())
         self._active = True
         try:
             async with asyncio.TaskGroup() as group:
@@ -116,14 +121,18 @@ class Dispatcher:
         """Register the node and tell it, now and after every change, where the managers and etcd are."""
         session = await self._register(node_id, description, underlay_addr, peer_host)
         sent: pb.SessionMessage | None = None
-        while not session.ended:
-            session.message_bell.clear()
-            message = self._session_message(session)
-            if message is not None and message != sent:
-                sent = message
-                yield message
+        try:
+            while not session.ended:
+                session.message_bell.clear()
+                message = self._session_message(session)
+                if message is not None and message != sent:
+                    sent = message
+                    yield message
+                if not session.ended:
+                    await session.message_bell.wait()
+        finally:
             if not session.ended:
-                await session.message_bell.wait()
+                self._hung_up(session)
         if session.error is not None:
             raise session.error
 
@@ -247,6 +256,15 @@ class Dispatcher:
             session.end(error)
             self._count()
 
+    def _hung_up(self, session: Session) -> None:
+        """The agent's side closed the stream: its process ended, or its host is long gone."""
+        if self._sessions.get(session.node_id) is not session:
+            return
+        del self._sessions[session.node_id]
+        session.end(SessionInvalid("the session's stream was closed; open a new one"))
+        self._liveness.hung_up(session.node_id, self._clock.monotonic())
+        self._count()
+
     def _heard(self, node_id: str) -> None:
         self._liveness.heard(node_id, self._clock.monotonic(), self._period_s())
 
@@ -368,7 +386,7 @@ class Dispatcher:
             for node_id, state in self._state_plan().items():
                 node = tx.view.nodes.get(node_id)
                 if node is not None and node.status.state is not state:
-                    message = SILENT_MESSAGE if state is NodeState.DOWN else ""
+                    message = _MESSAGES.get(state, "")
                     tx.update(replace(node, status=replace(node.status, state=state, message=message)))
 
         await self._store.update(build, reason="node states")
@@ -379,7 +397,8 @@ class Dispatcher:
     def _state_plan(self) -> dict[str, NodeState]:
         nodes = {node.id: node for node in self._store.view.nodes.values()}
         silent = self._liveness.silent(self._clock.monotonic()) - self._sessions.keys()
-        return plan_states(nodes, silent, frozenset(self._sessions) - silent)
+        present = frozenset(self._sessions) - silent
+        return plan_states(nodes, silent, present, self._liveness.waited_for() - silent - present)
 
     def _count(self) -> None:
         self._sessions_gauge.set(len(self._sessions))

@@ -163,6 +163,7 @@ class TestCluster:
             etcd_info=lambda node_id: etcd.get(node_id, ([], b"")),
             registry=registry,
             jitter_s=0.1,
+            restart_grace_s=0.5,
         )
         server = grpc.aio.server(interceptors=(self._interceptor(store),), options=SERVER_OPTIONS)
         control_pb2_grpc.add_ControlServicer_to_server(control, server)

@@ -3,7 +3,7 @@
 import pytest
 
 from pyswarm.common.types import Node, NodeState, NodeStatus
-from pyswarm.manager.dispatcher.liveness import Liveness, heartbeat_period_s, plan_states
+from pyswarm.manager.dispatcher.liveness import RESTART_GRACE_S, Liveness, heartbeat_period_s, plan_states
 
 
 def test_three_periods_and_a_little_more_are_granted() -> None:
@@ -47,5 +47,28 @@ def test_states_follow_what_was_heard(
 ) -> None:
     nodes = {"a": Node(id="a", status=NodeStatus(state=state))}
     ids = frozenset({"a", "removed"})
-    plan = plan_states(nodes, ids if silent else frozenset(), ids if present else frozenset())
+    plan = plan_states(nodes, ids if silent else frozenset(), ids if present else frozenset(), frozenset())
     assert plan == ({} if written is None else {"a": written})
+
+
+def test_a_node_that_hung_up_is_waited_for_and_shown_as_disconnected() -> None:
+    liveness = Liveness(jitter_s=0.5)
+    liveness.heard("a", 0.0, 1.0)
+    liveness.hung_up("a", 1.0)
+    assert liveness.waited_for() == {"a"}
+    assert liveness.silent(1.0 + RESTART_GRACE_S - 0.1) == frozenset()
+    assert liveness.silent(1.0 + RESTART_GRACE_S) == {"a"}
+    nodes = {"a": Node(id="a", status=NodeStatus(state=NodeState.READY))}
+    plan = plan_states(nodes, frozenset(), frozenset(), liveness.waited_for())
+    assert plan == {"a": NodeState.DISCONNECTED}
+    liveness.heard("a", 5.0, 1.0)
+    assert liveness.waited_for() == frozenset()
+    assert liveness.silent(8.5) == {"a"}
+
+
+def test_a_closed_connection_of_a_host_that_was_silent_already_wins_it_no_time() -> None:
+    liveness = Liveness(jitter_s=0.5)
+    liveness.heard("a", 0.0, 1.0)
+    liveness.hung_up("a", 3.0)
+    assert liveness.waited_for() == frozenset()
+    assert liveness.silent(3.5) == {"a"}
