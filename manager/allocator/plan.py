@@ -4,6 +4,7 @@ The planner keeps what is in use beside the store, change by change, so that giv
 in a network of ten tasks as of ten thousand.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -85,17 +86,24 @@ class AddressPlanner:
     def plan(self) -> Iterator[Allocation]:
         """Give addresses to those who can have them now. They count as in use from here on; if one cannot be
         stored, ``observe_task`` with the task as it is gives them back."""
-        for network_id in sorted(self._freed):
-            for task in self._blocked.get(network_id, {}).values():
-                self._new.setdefault(task.id, task)
-        self._freed.clear()
-        while self._new:
+        while self._new or self._retry():
             task_id = next(iter(self._new))
             task = self._new.pop(task_id)
             self._unblock(task_id)
             allocation = self._allocate(task)
             if allocation is not None:
                 yield allocation
+
+    def _retry(self) -> bool:
+        """Take up as many of those who wait for a network as there are addresses left in it, not all of them."""
+        for network_id in sorted(self._freed):
+            pool, waiting = self._pools.get(network_id), self._blocked.get(network_id, {})
+            left = pool.capacity - pool.used if pool is not None else 0
+            if not waiting or left <= 0:
+                self._freed.discard(network_id)
+            for task in itertools.islice(waiting.values(), max(left, 0)):
+                self._new.setdefault(task.id, task)
+        return bool(self._new)
 
     def _allocate(self, task: Task) -> Allocation | None:
         targets = targets_of(task)

@@ -8,6 +8,7 @@ import msgspec
 
 from pyswarm.common.errors import FailedPrecondition, InvalidArgument
 from pyswarm.common.types import IPAMConfig, Network, NetworkSpec
+from pyswarm.manager.state.invariants import network_of
 from pyswarm.manager.state.view import View
 
 #: 4096 is left to the ingress network, as in Docker.
@@ -69,7 +70,7 @@ def check_subnet(view: View, config: IPAMConfig) -> IPv4Network:
     if config.gateway:
         _check_gateway(config.gateway, subnet)
     for network in view.networks.values():
-        if network.subnet and subnet.overlaps(IPv4Network(network.subnet)):
+        if network.subnet and subnet.overlaps(network_of(network.subnet)):
             raise InvalidArgument(f"{_OVERLAP}: {subnet} overlaps {network.subnet} of network {network.spec.name}")
     for node in view.nodes.values():
         for addr in _addresses_of(node.underlay_addr, node.status.addr):
@@ -122,9 +123,9 @@ def _free_subnet(view: View) -> IPv4Network:
     cluster = view.cluster
     pools = cluster.default_addr_pool if cluster is not None else ("10.0.0.0/8",)
     prefix = cluster.subnet_size if cluster is not None else 24
-    taken = [IPv4Network(n.subnet) for n in view.networks.values() if n.subnet]
+    taken = [network_of(n.subnet) for n in view.networks.values() if n.subnet]
     for node in view.nodes.values():
-        taken += [IPv4Network(addr) for addr in _addresses_of(node.underlay_addr, node.status.addr)]
+        taken += [network_of(str(addr)) for addr in _addresses_of(node.underlay_addr, node.status.addr)]
     spans = sorted((int(net.network_address), int(net.broadcast_address)) for net in taken)
     first = True
     for text in pools:

@@ -29,6 +29,17 @@ async def commit_steps(store: Store, steps: Sequence[Step], reason: str) -> Sequ
     return void
 
 
+def tasks_of(step: Step) -> list[Task]:
+    """The tasks a step changes, as its plan saw them."""
+    return [a.task for a in step.actions if isinstance(a, (ChangeTask, DeleteTask, OrphanTask))]
+
+
+def service_ids(step: Step) -> set[str]:
+    """The services a step is about."""
+    found = {task.service_id for task in tasks_of(step)}
+    return found | {step.service.id} if step.service is not None else found
+
+
 def _batches(steps: Iterable[Step]) -> Iterable[list[Step]]:
     batch: list[Step] = []
     changes = 0

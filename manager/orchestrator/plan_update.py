@@ -93,11 +93,13 @@ def plan_update(now: Situation, slots: Sequence[Slot]) -> UpdateStatus | None:
 
 
 def _replace(slot: Slot, config: UpdateConfig) -> None:
-    if config.order == "start-first" and slot.is_running:
-        slot.create(act.UPDATE)
-        return
+    """Stop what is there and make a new task; or, start-first, let one that runs go on until the new one does.
+    One only: an update overtaken by the next leaves a task half-way up as well."""
+    running = [task for task in slot.wanted if task.status.state is TaskState.RUNNING]
+    kept = running[:1] if config.order == "start-first" else []
     for task in list(slot.wanted):
-        slot.stop(task, act.UPDATE)
+        if task not in kept:
+            slot.stop(task, act.UPDATE)
     slot.create(act.UPDATE)
 
 

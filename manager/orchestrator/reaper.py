@@ -3,7 +3,7 @@
 from pyswarm.common.clock import Clock
 from pyswarm.common.types import Cluster, ClusterSpec, Node, Service, Task
 from pyswarm.manager.orchestrator.actions import Step
-from pyswarm.manager.orchestrator.commit import commit_steps
+from pyswarm.manager.orchestrator.commit import commit_steps, tasks_of
 from pyswarm.manager.orchestrator.plan_reaper import plan_reap
 from pyswarm.manager.state import MAX_CHANGES, Event, Store, StoreLoop, View
 
@@ -34,19 +34,21 @@ class TaskReaper(StoreLoop):
             self._mark(list(self.store.view.tasks.values()))
 
     async def tick(self) -> None:
-        steps: list[Step] = []
         while self._dirty:
+            for step in await commit_steps(self.store, await self._plan_some(), "task reaper"):
+                self._mark(tasks_of(step))
+
+    async def _plan_some(self) -> list[Step]:
+        steps: list[Step] = []
+        while self._dirty and len(steps) < MAX_CHANGES:
             key = next(iter(self._dirty))
             del self._dirty[key]
             view = self.store.view
             service_id, slot = key
             tasks = view.tasks.by_slot(service_id, slot)
             steps.extend(plan_reap(tasks, view.services.get(service_id), view.nodes, _limit(view.cluster)))
-            if len(steps) >= MAX_CHANGES:
-                await commit_steps(self.store, steps, "task reaper")
-                steps = []
             await self.slices.pause()
-        await commit_steps(self.store, steps, "task reaper")
+        return steps
 
     def _mark(self, tasks: list[Task]) -> None:
         self._dirty.update(dict.fromkeys((t.service_id, t.slot) for t in tasks))

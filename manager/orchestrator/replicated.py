@@ -6,7 +6,7 @@ import heapq
 from pyswarm.common.clock import Clock
 from pyswarm.common.types import Node, NodeAvailability, NodeState, Service, Task, TaskState
 from pyswarm.manager.orchestrator.actions import Plan, Step
-from pyswarm.manager.orchestrator.commit import commit_steps
+from pyswarm.manager.orchestrator.commit import commit_steps, service_ids
 from pyswarm.manager.orchestrator.plan import plan_removed, plan_service
 from pyswarm.manager.orchestrator.plan_slots import RunTime
 from pyswarm.manager.state import MAX_CHANGES, Event, Store, StoreLoop, View
@@ -55,21 +55,23 @@ class ReplicatedOrchestrator(StoreLoop):
         now_s = self.clock.now()
         while self._wakes and self._wakes[0][0] <= now_s:
             self._dirty[heapq.heappop(self._wakes)[1]] = None
-        steps: list[Step] = []
         while self._dirty:
+            await self._commit(await self._plan_some())
+        if self._wakes:
+            self.wake_in(self._wakes[0][0] - self.clock.now())
+
+    async def _plan_some(self) -> list[Step]:
+        """The steps of as many services as make one transaction, or of one large one."""
+        steps: list[Step] = []
+        while self._dirty and len(steps) < MAX_CHANGES:
             service_id = next(iter(self._dirty))
             del self._dirty[service_id]
             plan = await self._plan(service_id)
             if plan.wake_at_s is not None:
                 heapq.heappush(self._wakes, (plan.wake_at_s, service_id))
             steps.extend(plan.steps)
-            if len(steps) >= MAX_CHANGES:
-                await self._commit(steps)
-                steps = []
             await self.slices.pause()
-        await self._commit(steps)
-        if self._wakes:
-            self.wake_in(self._wakes[0][0] - self.clock.now())
+        return steps
 
     async def _plan(self, service_id: str) -> Plan:
         view = self.store.view
@@ -85,8 +87,9 @@ class ReplicatedOrchestrator(StoreLoop):
         return await asyncio.to_thread(plan_service, service, tasks, nodes, now_s, self._run_times.copy())
 
     async def _commit(self, steps: list[Step]) -> None:
-        # A step that does not hold any more lost against a change whose event is on its way here.
-        await commit_steps(self.store, steps, "orchestrator")
+        # What a step built on may have changed in a way that by itself needs no plan: plan again what was void.
+        for step in await commit_steps(self.store, steps, "orchestrator"):
+            self._dirty.update(dict.fromkeys(service_ids(step)))
 
     def _note_run_time(self, task_id: str, new: Task | None) -> None:
         if new is None:

@@ -9,7 +9,7 @@ from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.manager.state.entry import Outcome, decode_outcomes, encode_entry
 
 #: Above this an entry is closed, even if more transactions wait. One larger record still travels alone.
-MAX_ENTRY_BYTES = 1_000_000
+MAX_ENTRY_BYTES = 256_000
 MAX_QUEUED = 10_000
 
 Propose = Callable[[bytes], Awaitable[bytes]]

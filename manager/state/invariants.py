@@ -1,7 +1,8 @@
 """What must hold in every state: checked for each new object at apply, and for all of them by tests. Pure."""
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Network, ip_address, ip_interface
 
 from pyswarm.common.types import Network, Task, TaskState
 from pyswarm.manager.state.entry import Outcome, Stored, kind_of
@@ -46,8 +47,13 @@ def _network_clash(view: View, network: Network) -> Outcome | None:
 
 
 def _subnet(network: Network) -> IPv4Network | None:
-    found = ip_network(network.subnet) if network.subnet else None
-    return found if isinstance(found, IPv4Network) else None
+    return network_of(network.subnet) if network.subnet else None
+
+
+@lru_cache(maxsize=16_384)
+def network_of(text: str) -> IPv4Network:
+    """A stored subnet, parsed once: every new network is compared with all others."""
+    return IPv4Network(text)
 
 
 def problems_of(view: LiveView) -> Iterator[str]:
@@ -83,7 +89,7 @@ def _address_problems(view: LiveView) -> Iterator[str]:
             if network is None:
                 continue
             host = ip_interface(addr).ip
-            if host not in ip_network(network.subnet):
+            if network.subnet and host not in network_of(network.subnet):
                 yield f"address {addr} of task {task.id} is outside network {network.spec.name}"
             if network.gateway and host == ip_address(network.gateway):
                 yield f"address {addr} of task {task.id} is the gateway of network {network.spec.name}"

@@ -213,6 +213,14 @@ class StagedTable(Table[T]):
         self.live = live
         self.staged: dict[str, T | None] = {}
 
+    def stage(self, object_id: str, obj: T | None) -> None:
+        """Change an object, or with None delete it."""
+        self.staged[object_id] = obj
+
+    def unstage(self, object_id: str) -> None:
+        """Forget a change."""
+        del self.staged[object_id]
+
     def get(self, object_id: str) -> T | None:
         if object_id in self.staged:
             return self.staged[object_id]
@@ -243,6 +251,23 @@ class StagedTaskTable(StagedTable[Task], TaskTable):
     def __init__(self, live: TaskTable) -> None:
         super().__init__(live)
         self._live_tasks = live
+        self._addresses: dict[AddressKey, str] = {}
+
+    def stage(self, object_id: str, obj: Task | None) -> None:
+        self._forget_addresses(object_id)
+        super().stage(object_id, obj)
+        if obj is not None:
+            self._addresses.update(dict.fromkeys(held_addresses(obj), object_id))
+
+    def unstage(self, object_id: str) -> None:
+        self._forget_addresses(object_id)
+        super().unstage(object_id)
+
+    def _forget_addresses(self, object_id: str) -> None:
+        former = self.staged.get(object_id)
+        for key in held_addresses(former) if former is not None else ():
+            if self._addresses.get(key) == object_id:
+                del self._addresses[key]
 
     def by_service(self, service_id: str) -> list[Task]:
         return self._merge(self._live_tasks.by_service(service_id), lambda t: t.service_id == service_id)
@@ -255,10 +280,11 @@ class StagedTaskTable(StagedTable[Task], TaskTable):
         return self._merge(live, lambda t: t.service_id == service_id and t.slot == slot)
 
     def by_address(self, network_id: str, addr: str) -> Task | None:
+        staged = self._addresses.get((network_id, addr))
+        if staged is not None:
+            return self.staged[staged]
         live = self._live_tasks.by_address(network_id, addr)
-        key = (network_id, addr)
-        found = self._merge([live] if live is not None else [], lambda t: key in held_addresses(t))
-        return found[0] if found else None
+        return None if live is None or live.id in self.staged else live
 
 
 K = TypeVar("K")

@@ -48,7 +48,7 @@ class Transaction:
             raise FailedPrecondition(f"{table.kind} {obj.id} cannot be deleted and created at once")
         self._check_name(obj)
         stamped = _stamp(obj, Version(), created_at=self._now, updated_at=self._now)
-        table.staged[obj.id] = stamped
+        table.stage(obj.id, stamped)
 
     def update(self, obj: Stored) -> None:
         """Replace an object. ``obj`` carries the version it was read with; raises UpdateOutOfSequence when the
@@ -65,7 +65,8 @@ class Transaction:
             _check_task(current, obj)
         if name_of(obj) != name_of(current):
             self._check_name(obj)
-        table.staged[obj.id] = _stamp(obj, obj.version, created_at=current.created_at, updated_at=self._now)
+        stamped = _stamp(obj, obj.version, created_at=current.created_at, updated_at=self._now)
+        table.stage(obj.id, stamped)
 
     def delete(self, obj: Stored) -> None:
         """Remove an object, read at any version. Raises NotFound when there is none."""
@@ -73,9 +74,9 @@ class Transaction:
         if table.get(obj.id) is None:
             raise NotFound(f"{table.kind} {obj.id} not found")
         if self._live_version(table.kind, obj.id) is None:
-            del table.staged[obj.id]
+            table.unstage(obj.id)
         else:
-            table.staged[obj.id] = None
+            table.stage(obj.id, None)
 
     def record(self, request_id: str) -> TransactionRecord | None:
         """What to propose; None when nothing changes. Deletes come first, so that their names are free."""

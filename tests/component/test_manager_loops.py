@@ -6,127 +6,23 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from support.fake_agents import FakeAgents
-from support.store import local_store
-from support.virtual_clock import VirtualClock
+from support.swarm import Swarm
 
 from pyswarm.common.errors import NotLeader, Unavailable
-from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.common.types import (
     SECOND_NS,
-    Cluster,
-    ContainerSpec,
-    IPAMConfig,
-    Network,
-    NetworkAttachmentConfig,
-    NetworkSpec,
     NodeAvailability,
     NodeState,
-    ReplicatedMode,
     ResourceRequirements,
     Resources,
     RestartPolicy,
-    Service,
-    ServiceMode,
-    ServiceSpec,
-    Task,
-    TaskSpec,
     TaskState,
     UpdateConfig,
 )
-from pyswarm.manager.allocator import Allocator
-from pyswarm.manager.allocator.plan import allocate_network
-from pyswarm.manager.orchestrator import ReplicatedOrchestrator, TaskReaper
-from pyswarm.manager.scheduler import Scheduler
-from pyswarm.manager.state import StoreLoop, Transaction
+from pyswarm.manager.orchestrator import ReplicatedOrchestrator
+from pyswarm.manager.state import Transaction
 
 SETTLE_S = 0.5
-
-
-class Swarm:
-    """A leader's loops over a store, and the agents."""
-
-    def __init__(self) -> None:
-        self.clock = VirtualClock()
-        self.store, self.proposer = local_store(self.clock)
-        self.agents = FakeAgents(self.store, self.clock)
-        self.failures: list[BaseException] = []
-        self._leader: TaskGroupOwner | None = None
-        self._others = TaskGroupOwner("agents", lambda name, error: self.failures.append(error))
-
-    async def start(self, nodes: int) -> None:
-        await self.store.update(lambda tx: tx.create(Cluster(id="cluster")))
-        for number in range(1, nodes + 1):
-            await self.agents.add_node(f"h{number}")
-        self._others.spawn(self.agents.run(), "agents")
-        self.lead()
-        await self.clock.settle()
-
-    def lead(self) -> None:
-        """Start the leader's loops, as on gaining leadership."""
-        self._leader = TaskGroupOwner("leader", lambda name, error: self.failures.append(error))
-        for loop in self.loops():
-            self._leader.spawn(loop.run(), loop.name)
-
-    def loops(self) -> list[StoreLoop]:
-        kinds: list[type[StoreLoop]] = [Allocator, Scheduler, ReplicatedOrchestrator, TaskReaper]
-        return [kind(self.store, self.clock) for kind in kinds]
-
-    async def depose(self) -> None:
-        """Stop the leader's loops."""
-        assert self._leader is not None
-        await self._leader.stop()
-
-    async def stop(self) -> None:
-        await self.depose()
-        await self._others.stop()
-        self.store.validate()
-        assert not self.failures, self.failures
-
-    async def create(self, name: str, replicas: int = 1, image: str = "busybox", **spec: object) -> Service:
-        service = Service(id=f"svc-{name}", spec=service_spec(name, replicas, image, **spec))
-        await self.store.update(lambda tx: tx.create(service))
-        return service
-
-    async def update(self, service: Service, **changes: object) -> None:
-        def build(tx: Transaction) -> None:
-            current = tx.view.services.find(service.id)
-            spec = service_spec(current.spec.name, **changes)  # type: ignore[arg-type]
-            tx.update(msgspec.structs.replace(current, spec=spec, previous_spec=current.spec, update_status=None))
-
-        await self.store.update(build)
-
-    async def network(self, name: str, subnet: str = "") -> str:
-        ipam = (IPAMConfig(subnet=subnet),) if subnet else ()
-        network = Network(id=f"net-{name}", spec=NetworkSpec(name=name, ipam=ipam))
-        await self.store.update(lambda tx: tx.create(allocate_network(tx.view, network)))
-        return network.id
-
-    def tasks(self, service: Service) -> list[Task]:
-        return sorted(self.store.view.tasks.by_service(service.id), key=lambda t: (t.slot, t.created_at))
-
-    def running(self, service: Service) -> list[Task]:
-        return [
-            t
-            for t in self.tasks(service)
-            if t.status.state is TaskState.RUNNING and t.desired_state is TaskState.RUNNING
-        ]
-
-    def update_state(self, service: Service) -> str:
-        status = self.store.view.services.find(service.id).update_status
-        return status.state if status is not None else ""
-
-
-def service_spec(name: str, replicas: int = 1, image: str = "busybox", **more: object) -> ServiceSpec:
-    networks = tuple(NetworkAttachmentConfig(target=str(n)) for n in more.pop("networks", ()))  # type: ignore[attr-defined]
-    update_config = more.pop("update_config", None)
-    template = TaskSpec(container_spec=ContainerSpec(image=image), networks=networks, **more)  # type: ignore[arg-type]
-    return ServiceSpec(
-        name=name,
-        task_template=template,
-        mode=ServiceMode(replicated=ReplicatedMode(replicas=replicas)),
-        update_config=update_config,  # type: ignore[arg-type]
-    )
 
 
 @pytest.fixture
@@ -220,6 +116,24 @@ async def test_a_new_leader_keeps_to_a_restart_delay_that_has_begun(swarm: Swarm
     assert len(swarm.running(web)) == 1
 
 
+async def test_a_step_that_crosses_a_status_report_is_planned_again(swarm: Swarm) -> None:
+    web = await swarm.create("web", 1)
+    await swarm.clock.advance(SETTLE_S)
+    swarm.agents.cut |= {node.id for node in swarm.store.view.nodes.values()}
+    await swarm.agents.fail(swarm.running(web)[0].id)
+    await swarm.clock.advance(4.9)
+    (held,) = (t for t in swarm.tasks(web) if t.desired_state is TaskState.READY)
+    assert held.status.state is TaskState.ASSIGNED
+    swarm.proposer.gate = asyncio.Event()
+    report = asyncio.ensure_future(swarm.agents.report({held.id: TaskState.READY}))
+    await swarm.clock.settle()
+    await swarm.clock.advance(0.2)
+    swarm.proposer.gate.set()
+    await report
+    await swarm.clock.settle()
+    assert swarm.store.view.tasks.find(held.id).desired_state is TaskState.RUNNING
+
+
 async def test_restart_policies(swarm: Swarm) -> None:
     policy = RestartPolicy(condition="none")
     none = await swarm.create("none", 1, "crash", restart_policy=policy)
@@ -288,7 +202,7 @@ async def test_a_node_removed_by_force_frees_its_addresses(swarm: Swarm) -> None
     swarm.agents.cut.add("node-h4")
     gone = [t for t in swarm.running(web) if t.node_id == "node-h4"]
     for task in gone:
-        swarm.agents.containers.pop(task.id)
+        swarm.agents.stop(task.id)
     await swarm.store.update(lambda tx: tx.delete(tx.view.nodes.find("node-h4")))
     await swarm.clock.advance(SETTLE_S)
     assert len(swarm.running(web)) == 4

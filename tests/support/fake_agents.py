@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from collections import Counter
 
 import msgspec
 
@@ -18,7 +19,7 @@ from pyswarm.common.types import (
     TaskState,
     timestamp,
 )
-from pyswarm.manager.state import Event, Store, StoreLoop, Transaction, View
+from pyswarm.manager.state import MAX_CHANGES, Event, Store, StoreLoop, Transaction, View
 
 
 class FakeAgents(StoreLoop):
@@ -36,7 +37,9 @@ class FakeAgents(StoreLoop):
         self.stop_s = stop_s
         self.cut: set[str] = set()
         self.containers: dict[str, Task] = {}
-        self.most_running: dict[str, int] = {}
+        self.running: Counter[str] = Counter()
+        self.most_running: Counter[str] = Counter()
+        self._addresses: dict[tuple[str, str], str] = {}
         self._due: list[tuple[float, int, str]] = []
         self._order = itertools.count()
         self._since: dict[str, tuple[TaskState, float]] = {}
@@ -90,7 +93,7 @@ class FakeAgents(StoreLoop):
                 assert event.obj.id not in self.containers or event.obj.node_id not in self.cut, (
                     f"task {event.obj.id} was forgotten while it ran on a node that is cut off"
                 )
-                self.containers.pop(event.obj.id, None)
+                self.stop(event.obj.id)
             else:
                 self._look_at(event.obj)
         elif isinstance(event.obj, Node) and event.new is not None:
@@ -110,8 +113,12 @@ class FakeAgents(StoreLoop):
             state = self._next(task)
             if state is not None and state is not task.status.state:
                 reports[task.id] = state
+            if len(reports) >= MAX_CHANGES:
+                await self.report(reports)
+                reports = {}
+            await self.slices.pause()
         if reports:
-            await self._report(reports)
+            await self.report(reports)
         if self._due:
             self.wake_in(self._due[0][0] - self.clock.now())
 
@@ -119,7 +126,7 @@ class FakeAgents(StoreLoop):
         if task.desired_state.rank > TaskState.RUNNING.rank:
             if not self._elapsed(task, TaskState.SHUTDOWN, self.stop_s if task.id in self.containers else 0.0):
                 return None
-            self.containers.pop(task.id, None)
+            self.stop(task.id)
             return TaskState.SHUTDOWN
         image = task.spec.container_spec.image
         if image == "missing":
@@ -134,25 +141,31 @@ class FakeAgents(StoreLoop):
             self._start(task)
             return TaskState.RUNNING
         if image == "once":
-            self.containers.pop(task.id)
+            self.stop(task.id)
             return TaskState.COMPLETE
         return TaskState.RUNNING
 
     def _start(self, task: Task) -> None:
         self.containers[task.id] = task
-        used: dict[tuple[str, str], str] = {}
-        for other in self.containers.values():
-            for attached in other.networks:
-                key = (attached.network_id, attached.addr)
-                assert key not in used, f"{attached.addr} is on the overlay twice: {used[key]} and {other.id}"
-                used[key] = other.id
-        running = sum(1 for t in self.containers.values() if t.service_id == task.service_id)
-        self.most_running[task.service_id] = max(self.most_running.get(task.service_id, 0), running)
+        for attached in task.networks:
+            key = (attached.network_id, attached.addr)
+            holder = self._addresses.setdefault(key, task.id)
+            assert holder == task.id, f"{attached.addr} is on the overlay twice: {holder} and {task.id}"
+        self.running[task.service_id] += 1
+        self.most_running[task.service_id] = max(self.most_running[task.service_id], self.running[task.service_id])
+
+    def stop(self, task_id: str) -> None:
+        """A container is no more."""
+        task = self.containers.pop(task_id, None)
+        if task is not None:
+            self.running[task.service_id] -= 1
+            for attached in task.networks:
+                del self._addresses[attached.network_id, attached.addr]
 
     async def fail(self, task_id: str) -> None:
         """A container dies, and its agent says so."""
-        del self.containers[task_id]
-        await self._report({task_id: TaskState.FAILED})
+        self.stop(task_id)
+        await self.report({task_id: TaskState.FAILED})
 
     def _elapsed(self, task: Task, towards: TaskState, needed_s: float) -> bool:
         now_s = self.clock.now()
@@ -164,7 +177,8 @@ class FakeAgents(StoreLoop):
         heapq.heappush(self._due, (known[1] + needed_s, next(self._order), task.id))
         return False
 
-    async def _report(self, reports: dict[str, TaskState]) -> None:
+    async def report(self, reports: dict[str, TaskState]) -> None:
+        """Commit what agents say of their tasks."""
         now = timestamp(self.clock.now())
 
         def build(tx: Transaction) -> None:

@@ -210,6 +210,13 @@ async def test_task_indexes_in_view_and_transaction(clock: VirtualClock) -> None
         assert {t.id for t in tx.view.tasks.by_slot("s", 1)} == {"t1", "t3"}
         assert len(tx.view.tasks) == 2
         assert tx.changes == 3
+        held = (TaskNetwork(network_id="net", addr="10.0.1.2/24"),)
+        tx.create(Task(id="t4", service_id="s", slot=4, networks=held))
+        holder = tx.view.tasks.by_address("net", "10.0.1.2/24")
+        assert holder is not None
+        assert holder.id == "t4"
+        tx.delete(holder)
+        assert tx.view.tasks.by_address("net", "10.0.1.2/24") is None
 
     await store.update(build)
     tasks = store.view.tasks
@@ -363,6 +370,27 @@ def test_apply_never_raises_and_keeps_nothing_of_a_bad_transaction() -> None:
     newer = msgspec.msgpack.encode(entry.Envelope(schema=99, body=msgspec.Raw(b"\x80")))
     data, _ = machine.apply(9, newer)
     assert "format 99 is not known" in entry.decode_outcomes(data)[0].message
+    machine.validate()
+
+
+def test_a_transaction_that_meets_a_conflict_half_way_leaves_nothing() -> None:
+    machine = Machine()
+
+    def action(op: str, obj: Service, replaces: int) -> entry.Action:
+        return entry.Action(op, "service", obj.id, replaces, entry.encode_object(obj))
+
+    machine.apply(1, entry.encode_entry([record("r1", action("create", service("s1", "web"), 0))]))
+    before = machine.snapshot()()
+    actions = (
+        entry.Action("delete", "service", "s1", 1),
+        action("create", service("s2", "other"), 0),
+        action("update", service("s3", "third"), 5),
+    )
+    data, events = machine.apply(1, entry.encode_entry([record("r2", *actions)]))
+    assert entry.decode_outcomes(data)[0].status == "conflict"
+    assert events == ()
+    assert [s.id for s in machine.view.services.values()] == ["s1"]
+    assert entry.decode_snapshot(machine.snapshot()()).objects == entry.decode_snapshot(before).objects
     machine.validate()
 
 
