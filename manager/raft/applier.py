@@ -49,6 +49,7 @@ class Applier:
         self._applied_term = start.term
         self._members: tuple[Member, ...] = start.members
         self._snapshot_index = start.index
+        self._bytes_since_snapshot = 0
         self._saving: asyncio.Future[None] | None = None
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "raft-snapshot")
         self._leading: fx.Leading | None = None
@@ -128,6 +129,7 @@ class Applier:
             result: object = b""
             error: Exception | None = None
             kind = command[:1]
+            self._bytes_since_snapshot += len(command)
             if kind == REGULAR:
                 try:
                     result = self._machine.apply(index, command[1:])
@@ -189,8 +191,12 @@ class Applier:
     # -- snapshots -------------------------------------------------------------------------------------------
 
     def _maybe_snapshot(self) -> None:
-        due = self.applied_index - self._snapshot_index >= self._config.snapshot_every_entries
+        due = (
+            self.applied_index - self._snapshot_index >= self._config.snapshot_every_entries
+            or self._bytes_since_snapshot >= self._config.snapshot_every_bytes
+        )
         if due and self._saving is None and self._running:
+            self._bytes_since_snapshot = 0
             snapshot = Snapshot(self.applied_index, self._applied_term, self._members)
             serialise = self._machine.snapshot()
             loop = asyncio.get_running_loop()

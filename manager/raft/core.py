@@ -127,7 +127,16 @@ class RaftCore:
             self._compact(self._saved.popleft())
 
     def abandon(self) -> None:
-        """The node stops: nobody waits any longer."""
+        """The node stops: nobody waits any longer. What was not made durable does not get out, either."""
+        withheld, self._effects = self._effects, []
+        for effect in withheld:
+            if isinstance(effect, fx.Committed):
+                for waiter in effect.waiters.values():
+                    self._fail(waiter, OutcomeUnknown("this manager stopped before the change was durable here"))
+            elif isinstance(effect, fx.Readable | fx.Resolve):
+                self._fail(effect.waiter, Unavailable("this manager is stopping"))
+            elif isinstance(effect, fx.Fail | fx.Lost):
+                self._effects.append(effect)
         for index, (_, waiter) in sorted(self._pending.items()):
             self._effects.append(
                 fx.Fail(waiter, OutcomeUnknown(f"this manager stopped; entry {index} may be stored"))
@@ -262,8 +271,9 @@ class RaftCore:
 
     def _compact(self, snapshot: Snapshot) -> None:
         if self._snapshots.adopt(snapshot):
-            keep_from = snapshot.index - self.config.trailing_entries
-            self._journal.compact(self.engine.compactable(keep_from))
+            keep = self.config.trailing_entries, self.config.trailing_bytes
+            start = self._journal.trailing_start(snapshot.index, *keep)
+            self._journal.compact(self.engine.compactable(start))
 
     def _not_leader(self) -> NotLeader:
         leader_id = self.engine.leader_id

@@ -242,6 +242,14 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
             index -= 1
         return index
 
+    def trailing_start(self, index: int, entries: int, size_bytes: int) -> int:
+        """The entry below ``index`` from which on neither limit is exceeded."""
+        while index > self.base_index and entries > 0 and size_bytes > 0:
+            size_bytes -= len(self._log[index - self.base_index][0])
+            entries -= 1
+            index -= 1
+        return index
+
     def slice(self, start: int, max_bytes: int) -> list[LogEntry]:
         """Entries from ``start`` on: at least one, further ones while they fit into ``max_bytes``."""
         position = start - self._log[0][1]

@@ -59,8 +59,10 @@ class RaftConfig(msgspec.Struct, frozen=True):
     #: A leader that heard from no majority for this long steps down.
     quorum_timeout_s: float = 1.2
     snapshot_every_entries: int = 10_000
-    #: Entries kept below a snapshot, so that a member slightly behind needs no snapshot.
+    snapshot_every_bytes: int = 64 * 1024 * 1024
+    #: Kept below a snapshot, so that a member slightly behind needs no snapshot.
     trailing_entries: int = 1_000
+    trailing_bytes: int = 8 * 1024 * 1024
     segment_bytes: int = 16 * 1024 * 1024
     max_command_bytes: int = 2 * 1024 * 1024
     max_outstanding: int = 20_000

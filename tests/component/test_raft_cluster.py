@@ -1,6 +1,8 @@
 """Whole nodes over a network that can be cut: threads, journals and loop as in production."""
 
 import asyncio
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from support.raft_cluster import Cluster, eventually
 
 from pyswarm.common.errors import InvalidArgument, NotLeader, OutcomeUnknown, PyswarmError, Unavailable
 from pyswarm.manager.raft import RaftStorageError
+from pyswarm.manager.raft.disk import Disk
 from pyswarm.manager.raft.messages import Append, Message, SnapshotChunk, encode
 
 
@@ -384,6 +387,65 @@ async def test_a_damaged_journal_stops_the_start(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(RaftStorageError, match="damaged"):
             await cluster.start("a")
+
+
+class FaultyDisk(Disk):
+    """Fails when told to."""
+
+    error: int | None = None
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        if self.error is not None:
+            raise OSError(self.error, os.strerror(self.error))
+        super().write(fd, data, offset)
+
+
+async def test_a_leader_without_space_is_replaced_and_comes_back(cluster: Cluster) -> None:
+    disk = FaultyDisk()
+    first = await cluster.start("a", ["a"], disk)
+    await eventually(lambda: first.is_leader)
+    await cluster.join("b")
+    await cluster.join("c")
+    await cluster.write(b"before")
+    disk.error = errno.ENOSPC
+    lost = asyncio.ensure_future(first.propose(b"no space", timeout_s=2.0))
+    leader = await cluster.new_leader(without="a")
+    await leader.propose(b"meanwhile")
+    with pytest.raises(OutcomeUnknown):
+        await lost
+    disk.error = None
+    await cluster.settled()
+    assert cluster.ledgers["a"].commands == [b"before", b"meanwhile"]
+    assert not first.is_leader
+
+
+async def test_a_broken_disk_stops_the_node_and_says_so(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    disk = FaultyDisk()
+    node = await cluster.start("a", ["a"], disk)
+    try:
+        await eventually(lambda: node.is_leader)
+        disk.error = errno.EIO
+        with pytest.raises(OutcomeUnknown):
+            await node.propose(b"x")
+        await eventually(lambda: "a" in cluster.failures)
+        assert isinstance(cluster.failures["a"], RaftStorageError)
+        assert not node.is_leader
+        with pytest.raises(Unavailable, match="cannot write"):
+            await node.propose(b"y")
+    finally:
+        await cluster.close()
+
+
+async def test_many_bytes_are_a_reason_for_a_snapshot_too(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, snapshot_every_bytes=50_000, trailing_bytes=5_000, segment_bytes=20_000)
+    try:
+        await cluster.form("a")
+        for n in range(100):
+            await cluster.write(b"%d" % n + b"x" * 1000)
+        await eventually(lambda: not (tmp_path / "a" / "journal-0000000001.log").exists(), what="compaction")
+    finally:
+        await cluster.close()
 
 
 WRITER = textwrap.dedent(

@@ -10,6 +10,7 @@ import msgspec
 
 from pyswarm.common.errors import NotLeader, OutcomeUnknown, Unavailable
 from pyswarm.manager.raft import Member, RaftConfig, RaftNode
+from pyswarm.manager.raft.disk import Disk
 from pyswarm.manager.raft.messages import Message, decode, encode
 
 
@@ -143,8 +144,8 @@ class Cluster:
         """How the node is known."""
         return Member(name, f"{name}:2377")
 
-    async def start(self, name: str, members: list[str] | None = None) -> RaftNode:
-        """Start or restart a node."""
+    async def start(self, name: str, members: list[str] | None = None, disk: Disk | None = None) -> RaftNode:
+        """Start or restart a node, on the machine's disk or one of the test's."""
         ledger = self.ledgers[name] = Ledger()
         config = RaftConfig(str(self.folder / name), name, f"{name}:2377", **self.settings)  # type: ignore[arg-type]
         node = RaftNode(
@@ -153,6 +154,7 @@ class Cluster:
             Sender(self.network, name),
             initial_members=None if members is None else [self.member(m) for m in members],
             on_failure=lambda exc: self.failures.__setitem__(name, exc),
+            disk=disk,
         )
         node.on_leadership(lambda leads, term: self.leaderships.append((name, leads, term)))
         await node.start()

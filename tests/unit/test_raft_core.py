@@ -308,3 +308,24 @@ def test_a_reader_waits_for_answers_to_later_messages(tmp_path: Path, loop: asyn
     rig.run()
     assert [e.index for e in rig.effects if isinstance(e, fx.Readable)] == [2]
     rig.storage.close()
+
+
+def test_what_was_not_made_durable_is_not_answered_when_the_node_stops(
+    tmp_path: Path, loop: asyncio.AbstractEventLoop
+) -> None:
+    rig = Rig(tmp_path, "me")
+    rig.run(1.0)
+    rig.run()
+    rig.effects.clear()
+    waiter = Proposal(loop.create_future(), b"x")
+    rig.core.submit(waiter)
+    rig.disk.full = True
+    rig.core.step()
+    with pytest.raises(StorageFullError):
+        rig.core.finish()
+    rig.core.abandon()
+    assert not any(isinstance(e, fx.Committed) for e in rig.effects)
+    assert [type(e.error) for e in rig.effects if isinstance(e, fx.Fail) and e.waiter is waiter] == [
+        OutcomeUnknown
+    ]
+    rig.storage.close()
