@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.cluster import Cluster
@@ -74,7 +75,7 @@ def test_one_node_runs_scales_updates_and_removes(pair: Cluster) -> None:
     assert json.loads(lab.sh("h1", "pyswarm", "service", "inspect", prefix).stdout)[0]["Spec"]["Name"] == "second"
     assert lab.sh("h1", "pyswarm", "service", "ls", "--format", "{{.Name}}").stdout.split() == ["second", "web"]
     lab.sh("h1", "pyswarm", "service", "rm", "second")
-    wait_until(lambda: len(pair.containers("h1")) == 1, 30, "only the container of web is left")
+    wait_until(lambda: len(pair.started_at("h1")) == 1, 30, "only the container of web is left")
 
 
 def test_a_container_that_ends_is_replaced_in_its_slot(pair: Cluster) -> None:
@@ -131,14 +132,19 @@ BAD = [
 
 @pytest.mark.parametrize(("command", "says"), BAD, ids=[b[0][8:60] for b in BAD])
 def test_wrong_input_gets_one_clear_line(pair: Cluster, command: str, says: str) -> None:
-    before = [s["Spec"] for s in pair.get("/services")], [n["Name"] for n in pair.get("/networks")]
+    before = contents(pair)
     code, error, _ = run(pair.lab, "h1", command)
     assert code in (1, 2), error
     assert says in error
     assert "Traceback" not in error
     usage = 3 if code == 2 else 1
     assert len(error.splitlines()) <= usage, error
-    assert before == ([s["Spec"] for s in pair.get("/services")], [n["Name"] for n in pair.get("/networks")])
+    assert before == contents(pair)
+
+
+def contents(pair: Cluster) -> tuple[list[Any], list[str]]:
+    """What a refused command must leave as it was."""
+    return [s["Spec"] for s in pair.get("/services")], sorted(n["Name"] for n in pair.get("/networks"))
 
 
 def test_wrong_tokens_are_refused_and_leave_the_node_as_it_was(pair: Cluster) -> None:
@@ -217,7 +223,7 @@ def test_a_full_subnet_and_a_missing_image_are_explained(pair: Cluster) -> None:
     finally:
         for name in ("crowd", "ghost"):
             lab.sh("h1", "pyswarm", "service", "rm", name, check=False)
-        wait_until(lambda: len(pair.containers("h1")) == 1, 40, "only the container of web is left")
+        wait_until(lambda: len(pair.started_at("h1")) == 1, 40, "only the container of web is left")
         lab.sh("h1", "pyswarm", "network", "rm", "tiny", check=False)
 
 
