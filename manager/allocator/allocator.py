@@ -63,10 +63,7 @@ class Allocator(StoreLoop):
             await self._commit(batch)
 
     async def _commit(self, batch: Sequence[Allocation]) -> None:
-        def build(tx: Transaction) -> list[Allocation]:
-            return [allocation for allocation in batch if not _carry_out(tx, allocation)]
-
-        for allocation in await self.store.update(build, reason="allocator"):
+        for allocation in await self.store.update_each(batch, _carry_out, reason="allocator"):
             task_id = allocation.task.id
             self._planner.observe_task(task_id, self.store.view.tasks.get(task_id))
 

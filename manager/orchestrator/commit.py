@@ -21,11 +21,7 @@ async def commit_steps(store: Store, steps: Sequence[Step], reason: str) -> Sequ
     """Carry out all steps that still hold; returns those that did not."""
     void: list[Step] = []
     for batch in _batches(steps):
-
-        def build(tx: Transaction, batch: Sequence[Step] = batch) -> list[Step]:
-            return [step for step in batch if not _carry_out(tx, step)]
-
-        void += await store.update(build, reason=reason)
+        void += await store.update_each(batch, _carry_out, reason=reason)
     return void
 
 

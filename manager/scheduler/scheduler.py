@@ -90,10 +90,7 @@ class Scheduler(StoreLoop):
             await self._commit(batch)
 
     async def _commit(self, batch: Sequence[Placement]) -> None:
-        def build(tx: Transaction) -> list[Placement]:
-            return [placement for placement in batch if not _carry_out(tx, placement)]
-
-        for placement in await self.store.update(build, reason="scheduler"):
+        for placement in await self.store.update_each(batch, _carry_out, reason="scheduler"):
             if placement.node_id:
                 self._cluster.unplace(placement.task.id, placement.node_id)
                 self._ring()

@@ -5,7 +5,7 @@ this manager applied. A change is built on the present state, proposed with the 
 where it counts, at apply; when someone else was faster, it is built once more on what they left.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pyswarm.common.clock import Clock
@@ -23,8 +23,13 @@ from pyswarm.manager.state.watch import MAX_PENDING_EVENTS, Watch
 log = get_logger("store")
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
 
 MAX_ATTEMPTS = 10
+
+
+class ChangeTooLarge(FailedPrecondition):
+    """One transaction with all this would make too long a log entry; nothing was changed."""
 
 
 class Store:
@@ -60,7 +65,7 @@ class Store:
                 return result
             encoded = encode_record(record)
             if len(encoded) > MAX_RECORD_BYTES:
-                raise FailedPrecondition(
+                raise ChangeTooLarge(
                     f"this change is too large: {len(encoded)} bytes, at most {MAX_RECORD_BYTES} are allowed"
                 )
             outcome = await self._batcher.submit(encoded)
@@ -71,6 +76,24 @@ class Store:
                     log.error("a change was refused", reason=reason, error=outcome.message)
                 raise error_from_code(outcome.code, outcome.message)
         raise Unavailable(f"{reason or 'the change'}: others keep changing the same objects; try again")
+
+    async def update_each(
+        self, items: Sequence[ItemT], carry_out: Callable[[Transaction, ItemT], bool], *, reason: str
+    ) -> list[ItemT]:
+        """Carry out independent changes, as many in one transaction as its size allows; returns those for which
+        ``carry_out`` said that they do not hold any more. Raises as ``update``; what was committed stays."""
+
+        def build(tx: Transaction) -> list[ItemT]:
+            return [item for item in items if not carry_out(tx, item)]
+
+        try:
+            return await self.update(build, reason=reason) if items else []
+        except ChangeTooLarge:
+            if len(items) == 1:
+                raise
+        middle = len(items) // 2
+        void = await self.update_each(items[:middle], carry_out, reason=reason)
+        return void + await self.update_each(items[middle:], carry_out, reason=reason)
 
     def watch(self, max_pending: int = MAX_PENDING_EVENTS) -> Watch:
         """Every change from now on. ``view`` and ``watch`` without an ``await`` between leave no gap."""

@@ -6,21 +6,24 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from support.swarm import Swarm
+from support.swarm import Swarm, service_spec
 
 from pyswarm.common.errors import NotLeader, Unavailable
 from pyswarm.common.types import (
     SECOND_NS,
+    ContainerSpec,
     NodeAvailability,
     NodeState,
     ResourceRequirements,
     Resources,
     RestartPolicy,
+    Service,
+    TaskSpec,
     TaskState,
     UpdateConfig,
 )
 from pyswarm.manager.orchestrator import ReplicatedOrchestrator
-from pyswarm.manager.state import Transaction
+from pyswarm.manager.state import ChangeTooLarge, Transaction
 
 SETTLE_S = 0.5
 
@@ -45,6 +48,23 @@ async def test_a_service_runs_spread_over_the_nodes(swarm: Swarm) -> None:
     assert all(t.networks[0].mac.startswith("02:42:0a:00:01:") for t in running)
     assert all(t.reason == "scale" and t.name == f"web.{t.slot}" for t in running)
     assert swarm.update_state(web) == ""
+
+
+async def test_large_specs_take_several_transactions(swarm: Swarm) -> None:
+    swarm.agents.cut |= {node.id for node in swarm.store.view.nodes.values()}
+    template = TaskSpec(container_spec=ContainerSpec(image="busybox", env=("A=" + "x" * 20_000,)))
+    spec = msgspec.structs.replace(service_spec("web", 120), task_template=template)
+    web = Service(id="svc-web", spec=spec)
+    await swarm.store.update(lambda tx: tx.create(web))
+    await swarm.clock.advance(SETTLE_S)
+    assert [t.status.state for t in swarm.tasks(web)] == [TaskState.ASSIGNED] * 120
+
+    def too_much(tx: Transaction) -> None:
+        for task in tx.view.tasks.by_service(web.id):
+            tx.update(msgspec.structs.replace(task, stop_reason="all at once"))
+
+    with pytest.raises(ChangeTooLarge, match="this change is too large"):
+        await swarm.store.update(too_much)
 
 
 async def test_scaling_up_and_down(swarm: Swarm) -> None:
