@@ -131,6 +131,7 @@ class NetworkKeeper:
         self._users.clear()
         for network_id in {*self._in_place, *await self._engine.network_ids()}:
             await self._leave(network_id)
+        await self._engine.remove_egress()
         await self._overlay.prune()
 
     async def _put_in_place(self, network: LocalNetwork) -> None:

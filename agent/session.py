@@ -158,7 +158,8 @@ class Session:
     def _lost(self, reason: str) -> None:
         if self._connected:
             log.warning("session lost", reason=reason)
-        elif reason and reason != self._error:
+        elif reason and not self._error:
+            # Once: while managers are away, every attempt may fail in other words.
             log.info("no session yet", reason=reason)
         self._connected = False
         self._error = reason

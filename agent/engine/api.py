@@ -61,6 +61,10 @@ class Engine(Protocol):
         """Remove the local network of a cluster network; none is fine. Fails while a container runs on it."""
         ...
 
+    async def remove_egress(self) -> None:
+        """Remove the way out of the host, which the next container that needs it brings back; none is fine."""
+        ...
+
     async def network_ids(self) -> Sequence[str]:
         """The cluster networks that have a local network here."""
         ...

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import aiohttp
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
@@ -128,6 +129,10 @@ class DockerEngine:
         """Remove it; none is fine."""
         await self._networks.remove(network_id)
 
+    async def remove_egress(self) -> None:
+        """Remove the bridge that leads out of the host; none is fine."""
+        await self._networks.remove_egress()
+
     async def network_ids(self) -> Sequence[str]:
         """The cluster networks that have a local network here."""
         return await self._networks.ids()
@@ -135,7 +140,7 @@ class DockerEngine:
     # --- containers ---
 
     async def create(self, task: Task, attachments: Sequence[Attachment], *, egress: bool) -> ContainerInfo:
-        """Create, connect in order; the way out comes last, so that /etc/hosts begins with the overlay's."""
+        """Create, connect in order; the way out comes last."""
         name = task.container_name
         async with self._creating:
             try:
@@ -243,8 +248,8 @@ class DockerEngine:
             await running
         except DockerError as exc:
             raise EngineUnavailable(f"the engine's events ended: {exc.message}") from exc
-        except (OSError, ValueError) as exc:
-            raise EngineUnavailable(f"the engine's events ended: {exc}") from exc
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            raise EngineUnavailable("the engine's events broke off; is the engine running?") from exc
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -13,8 +13,11 @@ from pyswarm.overlay.api import LocalNetwork, bridge_network_options
 
 log = get_logger("engine")
 
-#: Containers with overlay networks reach the outside, and are published, through this bridge.
-EGRESS = "pswgw"
+#: Containers with overlay networks reach the outside, and are published, through this network. Under this name,
+#: and no other, the engine keeps its addresses out of /etc/hosts, where software looks for the address to tell
+#: its peers (ADR 0004). On hosts that were in Docker's own swarm it is there already, and is used as it is.
+EGRESS = "docker_gwbridge"
+EGRESS_DEVICE = "pswgw"
 EGRESS_LABEL = "com.pyswarm.egress"
 _BRIDGE_OPTION = "com.docker.network.bridge.name"
 
@@ -53,7 +56,7 @@ class LocalNetworks:
             return
         async with self._lock:
             if all(shown["Name"] != EGRESS for shown in await self._list()):
-                options = {_BRIDGE_OPTION: EGRESS, "com.docker.network.bridge.enable_icc": "false"}
+                options = {_BRIDGE_OPTION: EGRESS_DEVICE, "com.docker.network.bridge.enable_icc": "false"}
                 await self._create(
                     {
                         "Name": EGRESS,
@@ -81,6 +84,14 @@ class LocalNetworks:
         async with self._lock:
             for shown in await self._list():
                 if (shown.get("Labels") or {}).get(NETWORK_LABEL) == network_id:
+                    await self._delete(shown["Id"])
+
+    async def remove_egress(self) -> None:
+        """Remove the way out of the host."""
+        async with self._lock:
+            self._egress_seen = False
+            for shown in await self._list():
+                if EGRESS_LABEL in (shown.get("Labels") or {}):
                     await self._delete(shown["Id"])
 
     async def ids(self) -> Sequence[str]:

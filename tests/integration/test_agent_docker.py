@@ -22,6 +22,7 @@ from pyswarm.agent.engine import (
     NoSuchContainer,
     NoSuchImage,
 )
+from pyswarm.agent.engine.networks import EGRESS
 from pyswarm.common.ids import new_id
 from pyswarm.common.types import Limit, Task, TaskState
 
@@ -141,7 +142,7 @@ async def test_an_earlier_tries_container_is_adopted_and_anothers_is_not(
     again = await engine.create(task, [Attachment(network, "10.77.1.5")], egress=True)
     assert again.id == first.id
     networks = inspect(dockerd, "container", first.id)["NetworkSettings"]["Networks"]
-    assert {"app", "pswgw"} <= set(networks), "what the earlier try had not connected"
+    assert {"app", EGRESS} <= set(networks), "what the earlier try had not connected"
     await engine.start(task.container_name)
     assert (await engine.create(task, [], egress=True)).running
     other = a_task(NODE, slot=2)
@@ -158,17 +159,21 @@ async def test_networks_and_addresses(engine: DockerEngine, dockerd: Dockerd) ->
     task = a_task(NODE)
     await engine.create(task, [Attachment(app, "10.77.1.5"), Attachment(back, "10.77.2.6")], egress=True)
     await engine.start(task.container_name)
-    inside = dockerd.docker("exec", task.container_name, "sh", "-c", "cat /etc/hosts; ip -o addr; ip route")
-    own = inside.index("10.77.1.5\t")
-    assert own < min(inside.index("10.77.2.6\t"), inside.index("172.")), "/etc/hosts begins with the first network"
+    hosts = dockerd.docker("exec", task.container_name, "cat", "/etc/hosts")
+    hostname = dockerd.docker("exec", task.container_name, "hostname")
+    assert {line.split()[0] for line in hosts.splitlines() if line.endswith(hostname)} == {
+        "10.77.1.5",
+        "10.77.2.6",
+    }
     assert "02:42:0a:4d:01:05" in dockerd.docker("exec", task.container_name, "ip", "link")
-    assert "default via 172." in inside
+    assert "default via 172." in dockerd.docker("exec", task.container_name, "ip", "route")
     bridge = json.loads(dockerd.sh("ip", "-j", "-d", "link", "show", "pswb4097"))[0]
     assert bridge["mtu"] == 1450
     shown = inspect(dockerd, "network", "app")
     assert shown["Internal"]
     assert shown["Labels"]["com.pyswarm.network.id"] == app.network_id
-    assert inspect(dockerd, "network", "pswgw")["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+    assert inspect(dockerd, "network", EGRESS)["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+    assert dockerd.sh("ip", "-o", "link", "show", "pswgw")
     assert set(await engine.network_ids()) == {app.network_id, back.network_id}
     with pytest.raises(EngineError, match="active endpoints"):
         await engine.remove_network(app.network_id)
@@ -176,6 +181,10 @@ async def test_networks_and_addresses(engine: DockerEngine, dockerd: Dockerd) ->
     await engine.remove_network(app.network_id)
     await engine.remove_network(app.network_id)
     assert await engine.network_ids() == [back.network_id]
+    await engine.remove_egress()
+    assert EGRESS not in dockerd.docker("network", "ls")
+    await engine.create(a_task(NODE, slot=2), [Attachment(back, "10.77.2.7")], egress=True)
+    assert EGRESS in dockerd.docker("network", "ls")
 
 
 async def test_a_network_of_ours_in_the_way_goes_and_a_users_is_named(
@@ -319,6 +328,7 @@ async def test_an_engine_that_is_killed_and_restarted_loses_no_task(node: Node, 
             pid = (await engine.inspect(ended.container_name)).pid
             node.dockerd.kill()
             await until(lambda: leader.descriptions[-1].engine_error, "the engine's absence to be reported")
+            assert "is the engine running?" in leader.descriptions[-1].engine_error
             Path(f"/proc/{pid}/root/tmp/end").touch()
             leader.assign(items=[later])
             await until(lambda: not Path(f"/proc/{pid}").exists(), "the container to end without its engine")

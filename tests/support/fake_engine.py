@@ -110,6 +110,10 @@ class FakeEngine:
         await self._asked("network-remove", network_id)
         self.networks.pop(network_id, None)
 
+    async def remove_egress(self) -> None:
+        """Nothing to remove."""
+        await self._asked("egress-remove")
+
     async def network_ids(self) -> Sequence[str]:
         """All."""
         await self._asked("networks")
