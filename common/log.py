@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any, cast
 
 import structlog
@@ -9,11 +10,16 @@ import structlog
 
 def configure_logging(component: str, level: str = "info") -> None:
     """Set up logging of this process. ``component`` stands in every line."""
-    structlog.contextvars.bind_contextvars(component=component)
+
+    # Not a context variable: those do not reach other threads, nor callbacks that start there.
+    def name_component(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["component"] = component
+        return event
+
     renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            name_component,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

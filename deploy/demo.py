@@ -89,7 +89,7 @@ def tasks_of(service: str, host: str = "h1") -> list[dict[str, str]]:
             "node": nodes.get(task.get("NodeID", ""), ""),
             "state": task["Status"]["State"],
             "addr": task["NetworksAttachments"][0]["Addresses"][0].partition("/")[0],
-            "container": task["Status"].get("ContainerStatus", {}).get("ContainerID", ""),
+            "container": task["Status"].get("ContainerStatus", {}).get("ContainerID", "")[:12],
         }
         for task in get(host, f"/tasks?filters={wanted}")
         if task.get("NetworksAttachments")

@@ -27,6 +27,7 @@ from pyswarm.manager.raft import Member, RaftConfig, RaftNode
 from pyswarm.manager.raftservice import RaftServicer
 from pyswarm.manager.scheduler import Scheduler
 from pyswarm.manager.state import Store
+from pyswarm.manager.state.metrics import StoreMetrics
 from pyswarm.proto.errors import error_from_rpc
 from pyswarm.proto.roles import RoleInterceptor
 from pyswarm.proto.v1 import (
@@ -74,12 +75,14 @@ class Manager:
         self._owner = TaskGroupOwner("manager")
         self._peers = PeerNetwork(identity)
         self._store = Store(clock)
+        StoreMetrics(self._store, registry)
         self._bootstrap_path = config.data_dir / "bootstrap.msgpack"
         # Until this file is there, a start that was interrupted half-way asks to be counted in again.
         self._counted_in = config.data_dir / "counted-in"
         self._server: grpc.aio.Server | None = None
         self._join_server: JoinServer | None = None
         self._raft: RaftNode | None = None
+        self._control: ControlServicer | None = None
         self._leader: LeaderComponents | None = None
 
     async def start(self) -> None:
@@ -91,6 +94,7 @@ class Manager:
                 data_dir=str(self._config.data_dir / "raft"),
                 node_id=self._identity.node_id,
                 addr=self._config.advertise,
+                cluster_id=self._identity.cluster_id,
             ),
             self._store,
             self._peers,
@@ -131,8 +135,11 @@ class Manager:
             await self._join_server.stop()
         if self._server is not None:
             await self._server.stop(grace=0.2)
+        if self._control is not None:
+            await self._control.close()
         if self._raft is not None:
             await self._raft.stop()
+        await self._store.close()
         await self._peers.stop()
         await self._owner.stop()
 
@@ -150,9 +157,10 @@ class Manager:
     async def _listen(self, raft: RaftNode, dispatcher: Dispatcher) -> None:
         interceptor = RoleInterceptor(self._identity.cluster_id, is_removed=self._is_removed)
         server = grpc.aio.server(interceptors=(interceptor,), options=SERVER_OPTIONS)
-        control_pb2_grpc.add_ControlServicer_to_server(
-            ControlServicer(self._store, raft, self._identity, clock=self._clock, registry=self._registry), server
+        self._control = ControlServicer(
+            self._store, raft, self._identity, clock=self._clock, registry=self._registry
         )
+        control_pb2_grpc.add_ControlServicer_to_server(self._control, server)
         dispatcher_pb2_grpc.add_DispatcherServicer_to_server(DispatcherServicer(dispatcher), server)
         ca_pb2_grpc.add_CAServicer_to_server(CAServicer(self._store), server)
         raft_pb2_grpc.add_RaftServicer_to_server(RaftServicer(raft, self._store, self._identity), server)

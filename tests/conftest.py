@@ -1,4 +1,4 @@
-"""Fixtures every tier shares. ``tests/support`` is importable as ``support``, the lab's API client as ``lab.api``."""
+"""What every tier shares: ``tests/support`` is importable as ``support``, the lab's API client as ``lab.api``."""
 
 import sys
 from pathlib import Path
