@@ -84,7 +84,7 @@ def direct_create(cluster: Cluster, label: str) -> float:
         if status != 201:
             raise SystemExit(f"direct create: {status} {answer}")
         if gateways:
-            api.request(socket, "POST", "/v1.41/networks/pswgw/connect", {"Container": answer["Id"]})
+            api.request(socket, "POST", "/v1.41/networks/docker_gwbridge/connect", {"Container": answer["Id"]})
         status, reply = api.request(socket, "POST", f"/v1.41/containers/{answer['Id']}/start")
         if status != 204:
             raise SystemExit(f"direct start: {status} {reply}")
@@ -94,7 +94,7 @@ def direct_create(cluster: Cluster, label: str) -> float:
         body = {"Name": "floor", "Driver": "bridge", "Internal": True}
         api.request(socket, "POST", "/v1.41/networks/create", body)
     # The same number of networks on each container as a task on an overlay network has.
-    gateways = [n for n in api.request(sockets[0], "GET", "/v1.41/networks")[1] if n["Name"] == "pswgw"]
+    gateways = [n for n in api.request(sockets[0], "GET", "/v1.41/networks")[1] if n["Name"] == "docker_gwbridge"]
     made: list[str] = []
     with concurrent.futures.ThreadPoolExecutor(4 * len(sockets)) as pool:
         took_s = timed(lambda: made.extend(pool.map(one, range(REPLICAS))))

@@ -138,6 +138,11 @@ class Slot:
             return self._now.now_s
         return created_s + self._now.policy.effective_delay_s
 
+    def _is_held(self, task: Task) -> bool:
+        """Its delay is still running. A held task is prepared at once; if that fails, for want of an image say, its
+        own replacement must not come any sooner for it."""
+        return task.desired_state is TaskState.READY and self._due_s(task) > self._now.now_s
+
     def remove(self) -> None:
         """Give the slot up: its tasks end and leave no history."""
         self.actions = [
@@ -166,7 +171,8 @@ class Slot:
             self.wanted.append(task)
             lost = self._now.lost_because(task)
             if task.status.state.ended and task.status.state is not TaskState.ORPHANED:
-                ended.append(task)
+                if not self._is_held(task):
+                    ended.append(task)
             elif lost:
                 why = lost
                 self.stop(task, lost)

@@ -156,6 +156,15 @@ def test_a_held_task_is_told_to_run_when_its_time_has_come() -> None:
     assert summary(plan(service, [held], now_s=NOW_S - 3600)) == [("change", "t1", "running", "")]
 
 
+def test_a_held_task_that_cannot_be_prepared_brings_its_replacement_no_sooner() -> None:
+    service = make_service(1)
+    created = timestamp(NOW_S)
+    held = make_task(service, 1, "rejected", desired_state=TaskState.READY, reason="restart", created_at=created)
+    assert plan(service, [held], now_s=NOW_S + 1) == Plan((), NOW_S + 5)
+    later = plan(service, [held], now_s=NOW_S + 5)
+    assert summary(later) == [("change", "t1", "shutdown", "ended"), ("create", 1, "ready", "restart")]
+
+
 def test_a_held_task_waits_for_the_slot_s_former_one_unless_its_node_is_down() -> None:
     service = make_service(1)
     held = make_task(service, 1, "ready", desired_state=TaskState.READY, reason="update", node="n2")
