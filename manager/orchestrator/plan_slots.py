@@ -139,8 +139,8 @@ class Slot:
         return created_s + self._now.policy.effective_delay_s
 
     def _is_held(self, task: Task) -> bool:
-        """Its delay is still running. A held task is prepared at once; if that fails, for want of an image say, its
-        own replacement must not come any sooner for it."""
+        """Its delay is still running. A held task is prepared at once; if that fails, for want of an image say,
+        its own replacement must not come any sooner for it."""
         return task.desired_state is TaskState.READY and self._due_s(task) > self._now.now_s
 
     def remove(self) -> None:
