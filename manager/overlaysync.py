@@ -48,6 +48,7 @@ class OverlaySync:
         self._clock = clock
         self._metrics = metrics
         self._failing = False
+        self._was_up = False
 
     async def run(self) -> None:
         """Write the difference, then wait for the next change of the store."""
@@ -85,13 +86,13 @@ class OverlaySync:
             raise
         except RegistryError as exc:
             self._metrics.up_to_date.set(0)
-            if not self._failing:
+            if not self._failing and self._was_up:
                 log.warning("etcd cannot be written; hosts keep what they have", reason=str(exc))
             self._failing = True
             return False
-        if self._failing:
+        if self._failing and self._was_up:
             log.info("etcd is written again")
-        self._failing = False
+        self._failing, self._was_up = False, True
         self._metrics.up_to_date.set(1)
         self._metrics.entries.labels("put").inc(result.puts)
         self._metrics.entries.labels("delete").inc(result.deletes)

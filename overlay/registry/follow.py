@@ -53,9 +53,11 @@ async def follow(
             log.info("reading the registry anew", reason=str(exc))
             position = None
         except RegistryError as exc:
-            if connected or not isinstance(exc, RegistryUnavailable):
-                log.warning("registry lost; the last state stays in force", reason=str(exc))
+            if not connected and not isinstance(exc, RegistryUnavailable):
+                # A node that just joined is refused until the leader has given it an etcd user, a second or so.
+                log.info("the registry does not let this node in yet", reason=str(exc))
             if connected:
+                log.warning("registry lost; the last state stays in force", reason=str(exc))
                 connected = False
                 on_link(False)
         await clock.sleep(retry_s)

@@ -200,7 +200,10 @@ class EtcdKeeper:
         """
         match step:
             case Bootstrap(new, reason):
-                log.warning("founding etcd anew" if plan.members else "founding etcd", reason=reason)
+                if plan.members:
+                    log.warning("founding etcd anew", reason=reason)
+                else:
+                    log.info("founding etcd", reason=reason)
                 await self._persist(new)
                 self._fruitless_foundings += 1
                 return new
