@@ -17,6 +17,8 @@ log = get_logger("overlaysync")
 #: Changes of one moment (a scaled service) become one write.
 DEBOUNCE_S = 0.03
 RETRY_S = 0.5
+#: etcd takes seconds to be founded, or to elect; only what lasts longer may need a hand.
+WARN_AFTER_S = 10.0
 #: However quiet the store is, what etcd holds is compared with it this often.
 FULL_SYNC_S = 60.0
 
@@ -47,8 +49,8 @@ class OverlaySync:
         self._fence = fence
         self._clock = clock
         self._metrics = metrics
-        self._failing = False
-        self._was_up = False
+        self._failing_since_s: float | None = None
+        self._warned = False
 
     async def run(self) -> None:
         """Write the difference, then wait for the next change of the store."""
@@ -86,13 +88,16 @@ class OverlaySync:
             raise
         except RegistryError as exc:
             self._metrics.up_to_date.set(0)
-            if not self._failing and self._was_up:
+            now_s = self._clock.monotonic()
+            if self._failing_since_s is None:
+                self._failing_since_s = now_s
+            if not self._warned and now_s - self._failing_since_s > WARN_AFTER_S:
                 log.warning("etcd cannot be written; hosts keep what they have", reason=str(exc))
-            self._failing = True
+                self._warned = True
             return False
-        if self._failing and self._was_up:
+        if self._warned:
             log.info("etcd is written again")
-        self._failing, self._was_up = False, True
+        self._failing_since_s, self._warned = None, False
         self._metrics.up_to_date.set(1)
         self._metrics.entries.labels("put").inc(result.puts)
         self._metrics.entries.labels("delete").inc(result.deletes)
