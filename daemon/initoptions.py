@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from pyswarm.common.errors import InvalidArgument
 from pyswarm.common.types import NodeAvailability
@@ -19,6 +20,21 @@ def check_availability(value: str) -> NodeAvailability:
         raise InvalidArgument(
             f'invalid availability "{value}": only active, pause and drain are supported'
         ) from exc
+
+
+def check_etcd_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
+    """URLs of an etcd the user runs. A scheme is required: without one it would be taken for a manager's member."""
+    for endpoint in endpoints:
+        parts = urlsplit(endpoint)
+        try:
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise InvalidArgument(
+                f'invalid --etcd-endpoints "{endpoint}": it must look like https://192.0.2.1:2379'
+            )
+    return tuple(endpoints)
 
 
 def check_pools(pools: Sequence[str], subnet_size: int) -> tuple[tuple[str, ...], int]:

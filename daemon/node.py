@@ -33,7 +33,7 @@ from pyswarm.common.types import (
 )
 from pyswarm.daemon.addresses import check_listen_addr, choose_advertise_addr, host_addresses
 from pyswarm.daemon.children import Child
-from pyswarm.daemon.initoptions import check_availability, check_pools
+from pyswarm.daemon.initoptions import check_availability, check_etcd_endpoints, check_pools
 from pyswarm.daemon.joinclient import join_cluster
 from pyswarm.daemon.member import Member
 from pyswarm.daemon.preflight import check_ports, check_programs, check_root
@@ -125,7 +125,7 @@ class NodeService:
                 raise FailedPrecondition("--force-new-cluster is not supported by this version of pyswarm")
             self._refuse_member()
             check_root()
-            own_etcd = not options.etcd_endpoints
+            own_etcd = not check_etcd_endpoints(options.etcd_endpoints)
             check_programs(manager=True, own_etcd=own_etcd)
             addr = choose_advertise_addr(options.advertise_addr, host_addresses())
             listen = check_listen_addr(options.listen_addr)

@@ -4,7 +4,7 @@ import pytest
 
 from pyswarm.common.errors import InvalidArgument
 from pyswarm.daemon.addresses import HostAddress, candidates, check_listen_addr, choose_advertise_addr
-from pyswarm.daemon.initoptions import check_availability, check_pools
+from pyswarm.daemon.initoptions import check_availability, check_etcd_endpoints, check_pools
 from pyswarm.daemon.joinclient import join_endpoint
 
 ETH0 = HostAddress("eth0", "192.0.2.1")
@@ -81,6 +81,13 @@ def test_pools_that_cannot_work_are_refused(pools: tuple[str, ...], size: int) -
 def test_availability_is_one_of_three() -> None:
     with pytest.raises(InvalidArgument, match="only active, pause and drain"):
         check_availability("busy")
+
+
+@pytest.mark.parametrize("url", ["192.0.2.1:2379", "192.0.2.1", "ftp://a:1", "http://", "http://a:x", ""])
+def test_an_etcd_endpoint_needs_a_scheme_and_a_host(url: str) -> None:
+    assert check_etcd_endpoints(["http://a:2379", "https://b"]) == ("http://a:2379", "https://b")
+    with pytest.raises(InvalidArgument, match="--etcd-endpoints"):
+        check_etcd_endpoints([url])
 
 
 @pytest.mark.parametrize("addr", ["", ":2377", "h:x", "h:0", "h:65535", "h:99999"])
