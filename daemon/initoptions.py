@@ -23,7 +23,7 @@ def check_availability(value: str) -> NodeAvailability:
 
 
 def check_etcd_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
-    """URLs of an etcd the user runs. A scheme is required: without one it would be taken for a manager's member."""
+    """URLs of an etcd the user runs; raises InvalidArgument. Without a scheme it would mean a manager's member."""
     for endpoint in endpoints:
         parts = urlsplit(endpoint)
         try:
