@@ -5,6 +5,7 @@ import re
 import secrets
 import signal
 import subprocess
+import tempfile
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,13 +186,13 @@ def test_bad_input_gets_one_line(lab: Lab, arguments: list[str], complaint: str)
     assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_of_somebody_else_is_left_alone(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYSWARM_LAB_ROOT", str(tmp_path))
-    (tmp_path / lab.prefix).mkdir()
-    (tmp_path / lab.prefix / "letter").write_text("dear")
-    assert "was not made by the lab" in lab.verb("up", "1", check=False).stderr
-    assert "was not made by the lab" in lab.verb("down", check=False).stderr
-    assert (tmp_path / lab.prefix / "letter").read_text() == "dear"
-    monkeypatch.delenv("PYSWARM_LAB_ROOT")
+def test_a_folder_of_somebody_else_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not pytest's own folder: its name grows with each run, and sockets below it would get too long.
+    with tempfile.TemporaryDirectory(prefix="lab", dir="/tmp") as root, monkeypatch.context() as changed:
+        changed.setenv("PYSWARM_LAB_ROOT", root)
+        letter = Path(root) / lab.prefix / "letter"
+        letter.parent.mkdir()
+        letter.write_text("dear")
+        assert "was not made by the lab" in lab.verb("up", "1", check=False).stderr
+        assert "was not made by the lab" in lab.verb("down", check=False).stderr
+        assert letter.read_text() == "dear"
