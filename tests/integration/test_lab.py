@@ -5,8 +5,8 @@ import re
 import secrets
 import signal
 import subprocess
-import tempfile
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
