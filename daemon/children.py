@@ -44,6 +44,7 @@ class Child:
         self._owner = TaskGroupOwner(name)
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
+        self._expected = False
         self.restarts = 0
 
     @property
@@ -77,6 +78,12 @@ class Child:
         await self._owner.stop()
         self._pid_file.unlink(missing_ok=True)
 
+    def restart(self) -> None:
+        """End the process, for the supervision to start it again with what it reads at its start."""
+        if self._process is not None and self._process.returncode is None:
+            self._expected = True
+            _signal(self._process, signal.SIGTERM)
+
     async def _supervise(self) -> None:
         delay_s = RESTART_DELAY_MIN_S
         loop = asyncio.get_running_loop()
@@ -89,6 +96,9 @@ class Child:
                 log.error("child cannot run; not restarting it", child=self.name)
                 self._on_fatal(f"the {self.name} process cannot run; its log says why")
                 return
+            if self._expected:
+                self._expected = False
+                continue
             if loop.time() - started > HEALTHY_AFTER_S:
                 delay_s = RESTART_DELAY_MIN_S
             log.warning("child ended; restarting it", child=self.name, exit_code=code, delay_s=delay_s)

@@ -335,6 +335,10 @@ class NodeService:
     def _renewed(self, identity: TLSIdentity) -> None:
         if self._member is not None:
             self._member.set_identity(identity)
+        if self._manager is not None:
+            # Its listeners show the certificate they were started with. Managers renew at random moments, so that
+            # the others go on meanwhile.
+            self._manager.restart()
 
     def _fatal(self, text: str) -> None:
         self._error = text

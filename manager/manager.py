@@ -155,10 +155,17 @@ class Manager:
             raise Unavailable("the store holds no cluster")
 
     async def _listen(self, raft: RaftNode, dispatcher: Dispatcher) -> None:
-        interceptor = RoleInterceptor(self._identity.cluster_id, is_removed=self._is_removed)
+        interceptor = RoleInterceptor(
+            self._identity.cluster_id, is_removed=self._is_removed, role_of=self._role_of
+        )
         server = grpc.aio.server(interceptors=(interceptor,), options=SERVER_OPTIONS)
         self._control = ControlServicer(
-            self._store, raft, self._identity, clock=self._clock, registry=self._registry
+            self._store,
+            raft,
+            self._identity,
+            clock=self._clock,
+            registry=self._registry,
+            count_out=lambda node_id: raft.remove_member(node_id, CONFIRM_TIMEOUT_S),
         )
         control_pb2_grpc.add_ControlServicer_to_server(self._control, server)
         dispatcher_pb2_grpc.add_DispatcherServicer_to_server(DispatcherServicer(dispatcher), server)
@@ -183,6 +190,10 @@ class Manager:
     def _is_removed(self, node_id: str) -> bool:
         cluster = self._store.view.cluster
         return cluster is not None and node_id in cluster.removed_nodes
+
+    def _role_of(self, node_id: str) -> str | None:
+        node = self._store.view.nodes.get(node_id)
+        return node.spec.role.value if node is not None else None
 
     async def _initial_members(self) -> Sequence[Member] | None:
         """None after a restart; this node alone for a new cluster; the leader's answer for a new manager."""

@@ -47,19 +47,28 @@ class RoleInterceptor(_Interceptor):
     """Refuses a call unless its certificate is of this cluster, its node a member, and its role in the table.
 
     ``is_removed`` tells of a node that was removed from the cluster; its certificate has not run out yet.
+    ``role_of`` is the role a node has now, None while that is not known: a manager that became a worker keeps a
+    manager's certificate for a while, but none of its rights.
     """
 
-    def __init__(self, cluster_id: str, is_removed: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        cluster_id: str,
+        is_removed: Callable[[str], bool],
+        role_of: Callable[[str], str | None] = lambda _node_id: None,
+    ) -> None:
         self._cluster_id = cluster_id
         self._is_removed = is_removed
+        self._role_of = role_of
 
     def _check(self, method: str, peer: PeerIdentity) -> None:
         if peer.cluster_id != self._cluster_id:
             raise PermissionDenied("the certificate is of another swarm")
         if self._is_removed(peer.node_id):
             raise PermissionDenied(f"node {peer.node_id} was removed from the swarm")
-        if peer.role not in ROLES.get(method, frozenset()):
-            raise PermissionDenied(f"a {peer.role} may not call {method.rpartition('/')[2]}")
+        for role in (peer.role, self._role_of(peer.node_id) or peer.role):
+            if role not in ROLES.get(method, frozenset()):
+                raise PermissionDenied(f"a {role} may not call {method.rpartition('/')[2]}")
 
     async def _admit(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         try:

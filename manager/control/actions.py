@@ -3,7 +3,7 @@
 Reads wait at Raft's read barrier first, so that they see everything acknowledged before they were asked.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -49,6 +49,9 @@ from pyswarm.manager.state import Store, Transaction, View
 
 T = TypeVar("T", bound=Object)
 
+#: Takes a manager out of Raft's members; returns once that is committed.
+CountOut = Callable[[str], Awaitable[object]]
+
 #: How long the removal of a network waits for tasks that are stopping; Docker's grace period is half of it.
 STOPPING_PATIENCE_S = 20.0
 STOPPING_POLL_S = 0.25
@@ -65,11 +68,13 @@ class Actions:
         raft: RaftLeadership,
         clock: Clock,
         is_reachable: Callable[[str], bool] | None = None,
+        count_out: CountOut | None = None,
     ) -> None:
         self._store = store
         self._raft = raft
         self._clock = clock
         self._is_reachable = is_reachable
+        self._count_out = count_out
 
     async def get(self, kind: str, ref: str) -> Object:
         """One object by id, name or id prefix; ``cluster`` needs no reference."""
@@ -229,14 +234,12 @@ class Actions:
     async def remove_node(self, ref: str, *, force: bool) -> None:
         """Forget a node: its certificate is refused from then on, its tasks are given up in the same step."""
         now = timestamp(self._clock.now())
+        counted_out = await self._count_out_lost_manager(ref, force=force)
 
         def build(tx: Transaction) -> None:
             node = tx.view.nodes.find(ref)
-            if node.manager_status is not None:
-                raise FailedPrecondition(
-                    f"node {node.id} is a cluster manager and is a member of the raft cluster. "
-                    "It must be demoted to worker before removal"
-                )
+            if node.manager_status is not None and node.id != counted_out:
+                raise FailedPrecondition(_still_a_manager(node))
             if node.status.state is not NodeState.DOWN and not force:
                 raise FailedPrecondition(f"node {node.id} is not down and can't be removed")
             for task in tx.view.tasks.by_node(node.id):
@@ -256,6 +259,20 @@ class Actions:
             tx.delete(node)
 
         await self._store.update(build, reason="node remove")
+
+    async def _count_out_lost_manager(self, ref: str, *, force: bool) -> str:
+        """A manager that is down for good must not stand in the quorum for ever. Returns its id, or nothing.
+
+        Raft forgets it first: a removal that is interrupted after that can be repeated, the other way round a
+        member without a node would be left.
+        """
+        await self._raft.read_barrier()
+        node = self._store.view.nodes.find(ref)
+        lost = node.manager_status is not None and node.status.state is NodeState.DOWN
+        if not (force and lost) or self._count_out is None:
+            return ""
+        await self._count_out(node.id)
+        return node.id
 
     async def update_cluster(
         self,
@@ -282,6 +299,14 @@ class Actions:
 
         await self._store.update(build, reason="swarm update")
         return _shown_cluster(_cluster(self._store.view))
+
+
+def _still_a_manager(node: Node) -> str:
+    return (
+        f"node {node.id} is a cluster manager and is a member of the raft cluster. "
+        "A manager leaves by itself ('pyswarm swarm leave --force' on that node); one that is down for good is "
+        "removed with --force"
+    )
 
 
 def _cluster(view: View) -> Cluster:

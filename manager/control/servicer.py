@@ -10,7 +10,7 @@ from pyswarm.common.clock import Clock
 from pyswarm.common.errors import InvalidArgument, PyswarmError
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import ClusterSpec, NetworkSpec, NodeSpec, Object, ServiceSpec
-from pyswarm.manager.control.actions import Actions
+from pyswarm.manager.control.actions import Actions, CountOut
 from pyswarm.manager.control.filters import decode_filters
 from pyswarm.manager.control.forward import FORWARDED_KEY, LeaderCalls
 from pyswarm.manager.leadership import RaftLeadership
@@ -35,9 +35,10 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         clock: Clock,
         registry: CollectorRegistry,
         is_reachable: Callable[[str], bool] | None = None,
+        count_out: CountOut | None = None,
     ) -> None:
         self._clock = clock
-        self._actions = Actions(store, raft, clock, is_reachable)
+        self._actions = Actions(store, raft, clock, is_reachable, count_out)
         self._calls = LeaderCalls(raft, identity, clock)
         self._requests = Counter(
             "pyswarm_control_requests_total", "Calls of the Control service", ("method", "code"), registry=registry

@@ -110,12 +110,11 @@ class EtcdKeeper:
             await self._adopt(plan)
             health = await self._look(plan)
             step = next_step(plan, managers, health, self._patience())
-            if isinstance(step, Wait):
-                return step
             try:
+                # Before anything that may take long: a node without a user has no data plane.
                 if health.reachable and not plan.sealed and self._users is not None:
                     await self._users.ensure(roles)
-                if isinstance(step, Settled):
+                if isinstance(step, Settled | Wait):
                     return step
                 plan = await self._do(step, plan, roles)
             except RegistryError as exc:

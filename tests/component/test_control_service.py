@@ -267,7 +267,7 @@ async def test_nodes_are_shown_updated_and_removed(cluster: TestCluster) -> None
     await put_task(cluster, task)
     with pytest.raises(FailedPrecondition, match="is not down and can't be removed"):
         await client.remove_node("w1")
-    with pytest.raises(FailedPrecondition, match="must be demoted to worker before removal"):
+    with pytest.raises(FailedPrecondition, match="is a cluster manager and is a member of the raft cluster"):
         await client.remove_node("m1", force=True)
     await client.remove_node("w1", force=True)
     assert (await client.get_task(task.id)).status.state is TaskState.ORPHANED
