@@ -86,6 +86,20 @@ class EtcdAdmin:
             tuple(response.errors),
         )
 
+    async def clear_no_space(self) -> None:
+        """Take back every alarm that says that a quota is used up, whichever member it names."""
+        listing = rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.GET)
+        response = await self._client.call(lambda ln, t: ln.maintenance.Alarm(listing, timeout=t))
+        for raised in response.alarms:
+            if raised.alarm == rpc_pb2.NOSPACE:
+                await self._deactivate(raised.memberID)
+
+    async def _deactivate(self, member_id: int) -> None:
+        request = rpc_pb2.AlarmRequest(
+            action=rpc_pb2.AlarmRequest.DEACTIVATE, memberID=member_id, alarm=rpc_pb2.NOSPACE
+        )
+        await self._client.call(lambda ln, t: ln.maintenance.Alarm(request, timeout=t))
+
     async def enable_auth(self) -> None:
         """Turn authentication on; fine if it is."""
         await self._client.call(

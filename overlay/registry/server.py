@@ -17,6 +17,8 @@ import msgspec
 CLIENT_PORT = 2379
 PEER_PORT = 2380
 BINARY = "etcd"
+#: How large etcd lets its data become before it refuses writes.
+QUOTA_BYTES = 512 * 1024 * 1024
 
 
 class EtcdTLSFiles(msgspec.Struct, frozen=True):
@@ -101,7 +103,7 @@ def etcd_argv(config: EtcdServerConfig) -> list[str]:
         "--snapshot-count=2000",
         "--max-snapshots=2",
         "--max-wals=2",
-        f"--quota-backend-bytes={512 * 1024 * 1024}",
+        f"--quota-backend-bytes={QUOTA_BYTES}",
         "--max-txn-ops=128",
         "--grpc-keepalive-min-time=3s",
         "--grpc-keepalive-interval=10s",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aetcd.rpc import rpc_pb2
 from support.env import require_binary
 from support.registry_lab import Host, Pki, eventually
 
@@ -140,10 +141,10 @@ async def test_the_life_of_an_etcd(cluster: Cluster) -> None:
         # The leader's host is lost for good: no quorum, so a new etcd on the one that is left.
         await cluster.runners.pop(cluster.hosts[0].node_id).stop()
         await cluster.keeper.close()
-        cluster.keeper = cluster.new_keeper(demoted.identity, broken_after_s=1.5)
+        cluster.keeper = cluster.new_keeper(demoted.identity, broken_after_s=4)
         del cluster.managers[cluster.hosts[0].node_id]
         await cluster.settle(1, "a new generation")
-        assert cluster.plan.generation == 2
+        assert cluster.plan.generation >= 2
         watcher.set_endpoints(cluster.plan.client_endpoints)
         assert states == [state_of("first")]
         await RegistryWriter(cluster.keeper.client).sync(state_of("second"), (2, 1))
@@ -171,6 +172,17 @@ async def test_the_runner_restarts_what_dies(cluster: Cluster) -> None:
 
     await eventually(restarted, "etcd runs again with its data")
     await cluster.settle(1, "nothing to do")
+    assert cluster.plan.generation == 1
+
+    # etcd 3.4 lets any node of the cluster raise the alarm of missing space; that must not cost the data.
+    worker = cluster.worker.client(host)
+    alarm = rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=0, alarm=rpc_pb2.NOSPACE)
+    await worker.call(lambda link, t: link.maintenance.Alarm(alarm, timeout=t))
+    await worker.close()
+    with pytest.raises(RegistryError):
+        await cluster.keeper.client.put(b"/pyswarm/v1/nodes/y", b"{}")
+    await cluster.settle(1, "the alarm is cleared")
+    await cluster.keeper.client.put(b"/pyswarm/v1/nodes/y", b"{}")
     assert cluster.plan.generation == 1
     await runner.stop()
     assert not (host.folder / "etcd.pid").exists()
