@@ -10,7 +10,7 @@ from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError
 from pyswarm.cli.output import Row, each, emit, fail_with, list_rows, natural, parse_filters
 from pyswarm.cli.output import inspect as print_inspected
-from pyswarm.cli.tasks import print_tasks
+from pyswarm.cli.tasks import engine_down, print_tasks
 
 _COLUMNS = {
     "ID": "ID", "Self": "SELF", "Hostname": "HOSTNAME", "Status": "STATUS", "Availability": "AVAILABILITY",
@@ -28,6 +28,12 @@ def own_id(client: Client) -> str:
 
 def _found(client: Client, ref: str) -> Any:
     return client.one("nodes", own_id(client) if ref == "self" else ref)
+
+
+def _status(node: Any, in_table: bool) -> str:
+    """The state in Docker's words; a table also tells of a node that is there but cannot run anything."""
+    state = str(node["Status"]["State"]).capitalize()
+    return f"{state} (engine down)" if in_table and engine_down(node) else state
 
 
 @command("ls", "pyswarm node ls\npyswarm node ls --format '{{.Hostname}} {{.Status}}'")
@@ -56,7 +62,7 @@ def ls(client: Client, filters: tuple[str, ...], form: str | None, quiet: bool) 
                 "ID": node["ID"] + (mark or "  ") if in_table else node["ID"],
                 "Self": bool(mark),
                 "Hostname": node["Description"]["Hostname"],
-                "Status": node["Status"]["State"].capitalize(),
+                "Status": _status(node, in_table),
                 "Availability": node["Spec"]["Availability"].capitalize(),
                 "ManagerStatus": "Leader" if manager.get("Leader") else reachability,
                 "EngineVersion": node["Description"]["Engine"].get("EngineVersion", ""),
@@ -89,6 +95,7 @@ def _print_pretty(node: Any) -> None:
         f"Hostname:\t\t{description['Hostname']}",
         "Status:",
         f" State:\t\t\t{node['Status']['State'].capitalize()}",
+        *([f" Message:\t\t{message}"] if (message := node["Status"].get("Message")) else []),
         f" Availability:\t\t{node['Spec']['Availability'].capitalize()}",
         f" Address:\t\t{node['Status'].get('Addr', '')}",
     ]

@@ -13,11 +13,17 @@ COLUMNS = {
     "CurrentState": "CURRENT STATE", "Error": "ERROR", "Ports": "PORTS",
 }  # fmt: skip
 _MAX_ERROR_CHARS = 30
+_ENDED = ("complete", "shutdown", "failed", "rejected", "remove", "orphaned")
 
 
 def short_image(image: str) -> str:
     """An image without the digest."""
     return image.partition("@")[0]
+
+
+def engine_down(node: Any) -> bool:
+    """Whether the node is heard but its engine cannot be used; its message then tells why."""
+    return node["Status"]["State"] == "ready" and bool(node["Status"].get("Message"))
 
 
 def _shown_error(text: str, no_trunc: bool) -> str:
@@ -34,10 +40,13 @@ def print_tasks(
     """The tasks by name, the newest of each slot first and the earlier ones indented under it."""
     names: dict[str, str] = {}
     nodes: dict[str, str] = {}
+    silent: set[str] = set()
     found = list(tasks)
     if not no_resolve and found:
         names = {s["ID"]: s["Spec"]["Name"] for s in client.listed("services")}
-        nodes = {n["ID"]: n["Spec"].get("Name") or n["Description"]["Hostname"] for n in client.listed("nodes")}
+        listed = client.listed("nodes")
+        nodes = {n["ID"]: n["Spec"].get("Name") or n["Description"]["Hostname"] for n in listed}
+        silent = {n["ID"] for n in listed if engine_down(n)}
 
     def name(task: Any) -> str:
         service = names.get(task["ServiceID"], task["ServiceID"])
@@ -57,6 +66,9 @@ def print_tasks(
         status, shown = task["Status"], name(task)
         image = task["Spec"]["ContainerSpec"]["Image"]
         node = task.get("NodeID", "")
+        error = status.get("Err", "")
+        if not error and node in silent and status["State"] not in _ENDED:
+            error = f"engine of {nodes[node]} does not answer"
         rows.append(
             {
                 "ID": truncated_id(task["ID"], no_trunc),
@@ -66,7 +78,7 @@ def print_tasks(
                 "Node": nodes.get(node, node),
                 "DesiredState": task["DesiredState"].capitalize(),
                 "CurrentState": f"{status['State'].capitalize()} {ago(status.get('Timestamp', ''), now).lower()}",
-                "Error": _shown_error(status.get("Err", ""), no_trunc),
+                "Error": _shown_error(error, no_trunc),
                 "Ports": "",
             }
         )
