@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from pyswarm.agent.dataplane import DataPlane
 from pyswarm.agent.engine import DockerEngine, Engine
+from pyswarm.agent.goodbye import say_goodbye
 from pyswarm.agent.health import EngineHealth
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.reports import StatusReports
@@ -25,6 +26,7 @@ from pyswarm.proto.v1 import dispatcher_pb2
 log = get_logger("agent")
 
 DATABASE = "tasks.db"
+_LATER = "joining or initialising a swarm on this host removes them"
 
 
 class Agent:
@@ -43,6 +45,8 @@ class Agent:
         underlay_addr: str,
         on_session: Callable[[dispatcher_pb2.SessionMessage], None],
     ) -> None:
+        self._identity = identity
+        self._overlay = overlay
         self._metrics = AgentMetrics(registry)
         if isinstance(engine, DockerEngine):
             engine.set_observer(self._metrics.observe_call)
@@ -106,16 +110,36 @@ class Agent:
             await self._journal.close()
             self._metrics.close()
 
-    async def remove_everything(self) -> None:
-        """On leaving the cluster: stop and remove this node's containers and networks. The agent ends with it."""
+    async def leave(self, managers: Sequence[str]) -> str:
+        """On leaving the cluster: stop and remove this node's containers and networks, and tell ``managers``.
+
+        The agent ends with it. Returns what to warn the user of: what could not be removed, and why.
+        """
         await self.stop()
+        warning, statuses = "", {}
         try:
-            await self._worker.remove_everything()
+            staying = await self._worker.remove_everything()
+            if staying:
+                warning = f"these containers could not be removed: {', '.join(staying)}; {_LATER}"
+            else:
+                statuses = self._worker.final_statuses()
         except PyswarmError as exc:
             log.warning("left without removing the containers of this node", reason=str(exc))
+            warning = f"containers and networks of the swarm stay on this host ({exc}); {_LATER}"
+            await self._overlay_only()
+        if managers and (reason := await say_goodbye(self._identity, managers, statuses)):
+            log.warning("left without telling the managers", reason=reason)
+        return warning
+
+    async def _overlay_only(self) -> None:
+        try:
+            await self._overlay.prune()
+        except PyswarmError as exc:
+            log.warning("left without removing the overlay's devices", reason=str(exc))
 
     def set_identity(self, identity: TLSIdentity) -> None:
         """Use a renewed certificate."""
+        self._identity = identity
         self._session.set_identity(identity)
 
     @property

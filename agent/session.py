@@ -174,7 +174,7 @@ class Session:
         description = self._describe()
         try:
             async with self._identity.channel(addr) as channel:
-                await _connected(channel)
+                await connected(channel)
                 stub: Any = dispatcher_pb2_grpc.DispatcherStub(channel)
                 call = stub.Session(
                     pb.SessionRequest(
@@ -317,7 +317,7 @@ class _Renewed(PyswarmError):
     """Ends a session to open it anew with another certificate."""
 
 
-async def _connected(channel: grpc.aio.Channel) -> None:
+async def connected(channel: grpc.aio.Channel) -> None:
     """Wait until the channel is connected, or known not to be, which a call then explains."""
     async with asyncio.timeout(CONNECT_LIMIT_S):
         state = channel.get_state(try_to_connect=True)

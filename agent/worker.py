@@ -12,11 +12,12 @@ from pyswarm.agent.networks import NetworkKeeper
 from pyswarm.agent.reports import StatusReports
 from pyswarm.agent.task_manager import Surroundings, TaskManager
 from pyswarm.agent.taskdb import Contents, DropNetwork, Journal, PutNetwork, PutTask, TaskRecord
+from pyswarm.agent.transitions import stopped
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.common.types import Network, Task, TaskState, TaskStatus
+from pyswarm.common.types import Network, Task, TaskState, TaskStatus, timestamp
 
 log = get_logger("agent")
 
@@ -51,6 +52,7 @@ class Worker:
     ) -> None:
         self._node_id = node_id
         self._engine = engine
+        self._clock = clock
         self._journal = journal
         self._tasks = tasks
         self._metrics = metrics
@@ -217,12 +219,15 @@ class Worker:
                 log.info("stopping a container of an ended task", container=container.name)
                 self._tasks.spawn(self._stop(container), f"stop-{container.name}")
 
-    async def _remove(self, container: ContainerInfo) -> None:
-        if await self._stop(container):
-            try:
-                await self._engine.remove(container.id)
-            except PyswarmError as exc:
-                log.warning("cannot remove a container", container=container.name, reason=str(exc))
+    async def _remove(self, container: ContainerInfo) -> bool:
+        if not await self._stop(container):
+            return False
+        try:
+            await self._engine.remove(container.id)
+        except PyswarmError as exc:
+            log.warning("cannot remove a container", container=container.name, reason=str(exc))
+            return False
+        return True
 
     async def _stop(self, container: ContainerInfo) -> bool:
         try:
@@ -256,9 +261,15 @@ class Worker:
 
     # --- leaving ---
 
-    async def remove_everything(self) -> None:
-        """Stop and remove all containers and networks of this node, for good."""
+    async def remove_everything(self) -> list[str]:
+        """Stop and remove all containers and networks of this node, for good; the names of those that stay."""
         self._allowed = False
         containers = await self._engine.containers(self._node_id)
-        await asyncio.gather(*(self._remove(container) for container in containers))
+        removed = await asyncio.gather(*(self._remove(container) for container in containers))
         await self._networks.leave_all()
+        return [container.name for container, gone in zip(containers, removed, strict=True) if not gone]
+
+    def final_statuses(self) -> dict[str, TaskStatus]:
+        """What is to be said of each task once its container was removed."""
+        now = timestamp(self._clock.now())
+        return {task_id: stopped(status, None, now) for task_id, status in self.statuses.items()}

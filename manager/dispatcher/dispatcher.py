@@ -31,6 +31,7 @@ from pyswarm.manager.dispatcher.assignments import relevant
 from pyswarm.manager.dispatcher.liveness import (
     HUNG_UP_MESSAGE,
     JITTER_S,
+    LEFT_MESSAGE,
     RESTART_GRACE_S,
     SILENT_MESSAGE,
     Liveness,
@@ -222,6 +223,11 @@ class Dispatcher:
     ) -> None:
         """Store what the agent observed of its own tasks; of records that are gone there is nothing to store."""
         self._require_session(node_id, session_id)
+        statuses = self._own_statuses(node_id, updates)
+        self._status_updates.inc(len(statuses))
+        await self._statuses.report(statuses)
+
+    def _own_statuses(self, node_id: str, updates: Sequence[tuple[str, bytes]]) -> dict[str, TaskStatus]:
         if len(updates) > MAX_UPDATES_PER_CALL:
             raise InvalidArgument(f"at most {MAX_UPDATES_PER_CALL} statuses fit into one report")
         tasks = self._store.view.tasks
@@ -234,6 +240,33 @@ class Dispatcher:
             if task.node_id != node_id:
                 raise PermissionDenied(f"task {task_id} does not run on node {node_id}")
             statuses[task_id] = status
+        return statuses
+
+    async def leave(self, node_id: str, updates: Sequence[tuple[str, bytes]]) -> None:
+        """The node has left the swarm: no more is expected of it, and ``updates`` is the last of its tasks."""
+        self._require_active()
+        if self._store.view.nodes.get(node_id) is None:
+            raise PermissionDenied(f"node {node_id} is not a member of this swarm")
+        statuses = self._own_statuses(node_id, updates)
+        # First: a node with a session, or one that is waited for, would be made ready or silent again.
+        self._end(node_id, SessionInvalid(f"node {node_id} has left the swarm"))
+        self._liveness.forget(node_id)
+        stored = False
+
+        def build(tx: Transaction) -> None:
+            node = tx.view.nodes.get(node_id)
+            if node is not None:
+                status = replace(node.status, state=NodeState.DOWN, message=LEFT_MESSAGE)
+                tx.update(replace(node, status=status))
+
+        try:
+            await self._store.update(build, reason="node leaves")
+            stored = True
+        finally:
+            if not stored and self._active:
+                self._liveness.expect(node_id, self._clock.monotonic())
+        log.info("node left the swarm", node=node_id)
+        # After it, so that nobody gives the node new tasks in place of these.
         self._status_updates.inc(len(statuses))
         await self._statuses.report(statuses)
 

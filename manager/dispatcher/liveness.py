@@ -18,6 +18,7 @@ MAX_HEARTBEATS_PER_S = 200
 #: host is there, and its daemon most likely being restarted: moving its tasks would disturb what runs undisturbed.
 RESTART_GRACE_S = 15.0
 SILENT_MESSAGE = "heartbeat failure"
+LEFT_MESSAGE = "left the swarm"
 HUNG_UP_MESSAGE = "the node's daemon closed its connection; waiting for it to return"
 
 

@@ -61,6 +61,15 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
             await abort_with(context, exc)
 
+    async def Leave(self, request: pb.LeaveClusterRequest, context: Any) -> Any:
+        """The node has left the swarm."""
+        try:
+            updates = [(update.task_id, update.status) for update in request.updates]
+            await self._dispatcher.leave(peer_identity(context).node_id, updates)
+            return pb.LeaveClusterReply()
+        except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
+            await abort_with(context, exc)
+
 
 def _host(peer: str) -> str:
     """``ipv4:10.0.0.5:4711`` -> ``10.0.0.5``."""

@@ -116,3 +116,13 @@ class UpdateTaskStatusRequest(_message.Message):
 class UpdateTaskStatusReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class LeaveClusterRequest(_message.Message):
+    __slots__ = ("updates",)
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    updates: _containers.RepeatedCompositeFieldContainer[TaskStatusUpdate]
+    def __init__(self, updates: _Optional[_Iterable[_Union[TaskStatusUpdate, _Mapping]]] = ...) -> None: ...
+
+class LeaveClusterReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

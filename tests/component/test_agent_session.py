@@ -1,5 +1,6 @@
 """An agent with managers on real gRPC: sessions, redirects, failover, reports. Its engine is a double."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.fake_engine import FakeEngine
 from support.pki import Pki
 
 from pyswarm.agent.agent import Agent
+from pyswarm.agent.goodbye import LIMIT_S
 from pyswarm.common.errors import InvalidArgument, OutcomeUnknown, Unavailable
 from pyswarm.common.types import TaskState
 
@@ -206,3 +208,38 @@ async def test_networks_come_before_and_go_after_their_tasks(node: Node, leader:
         await until(lambda: not agent.statuses and not node.engine.networks, "task and network to be gone")
         assert not node.overlay.networks
         assert not node.engine.found
+
+
+async def test_a_node_that_leaves_tells_the_leader_what_became_of_its_tasks(
+    node: Node, leader: FakeDispatcher
+) -> None:
+    task = a_task(node.node_id)
+    async with FakeDispatcher(node.pki) as follower, node.running(leader) as agent:
+        leader.assign(items=[task])
+        await leader.until((task, S.RUNNING))
+        follower.leads, follower.leader_addr = False, leader.addr
+        assert await agent.leave([follower.addr]) == ""
+        assert leader.left == [node.node_id]
+        assert leader.state(task) is S.SHUTDOWN
+        assert node.engine.found == {}
+
+
+async def test_leaving_without_an_engine_says_what_stays(node: Node, leader: FakeDispatcher) -> None:
+    task = a_task(node.node_id)
+    async with node.running(leader) as agent:
+        leader.assign(items=[task])
+        await leader.until((task, S.RUNNING))
+        node.engine.go_down()
+        warning = await agent.leave([leader.addr])
+    assert "stay on this host (cannot connect to the Docker Engine)" in warning
+    assert leader.left == [node.node_id]
+    assert leader.state(task) is S.RUNNING, "its container may still run"
+    assert node.overlay.kept == set(), "the devices go, with or without an engine"
+
+
+async def test_leaving_takes_not_long_when_no_manager_is_there(node: Node, leader: FakeDispatcher) -> None:
+    async with node.running(leader) as agent:
+        await until(lambda: agent.connected, "a session")
+        await leader.kill()
+        async with asyncio.timeout(LIMIT_S + 2):
+            assert await agent.leave([leader.addr]) == ""

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from support.managers import TestCluster, eventually, running_cluster
 
-from pyswarm.common.errors import InvalidArgument, NotLeader, PermissionDenied, PyswarmError
+from pyswarm.common.errors import InvalidArgument, NotLeader, PermissionDenied, PyswarmError, Unavailable
 from pyswarm.common.ids import new_id
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import (
@@ -204,6 +204,47 @@ async def test_a_silent_node_is_down_and_comes_back(cluster: TestCluster, agent:
     assert agent.known["task", task.id].desired_state is TaskState.SHUTDOWN
     await agent.report(task.id, TaskState.SHUTDOWN)
     assert state_of(cluster, task) is TaskState.SHUTDOWN
+
+
+async def test_a_node_that_left_is_down_at_once_and_stays_down(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    mine, other = new_task(agent, TaskState.RUNNING), replace(new_task(agent, TaskState.RUNNING), node_id="x" * 25)
+    await put(cluster, mine, other)
+    done = msgspec.msgpack.encode(TaskStatus(state=TaskState.SHUTDOWN))
+    updates = [pb.TaskStatusUpdate(task_id=other.id, status=done)]
+    with pytest.raises(PermissionDenied, match="does not run on node"):
+        await agent.call(agent.stub.Leave(pb.LeaveClusterRequest(updates=updates)))
+    assert node(cluster, agent).status.state is NodeState.READY
+    updates = [pb.TaskStatusUpdate(task_id=mine.id, status=done)]
+    await agent.call(agent.stub.Leave(pb.LeaveClusterRequest(updates=updates)))
+    assert node(cluster, agent).status.state is NodeState.DOWN
+    assert node(cluster, agent).status.message == "left the swarm"
+    assert state_of(cluster, mine) is TaskState.SHUTDOWN
+    with pytest.raises(SessionInvalid):
+        await agent.to_the_end()
+    agent.session.cancel()
+    await asyncio.sleep(2 * PERIOD_S)
+    assert node(cluster, agent).status.state is NodeState.DOWN
+
+
+async def test_a_leave_that_is_not_stored_leaves_the_node_expected(
+    cluster: TestCluster, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await agent.open()
+    dispatcher = cluster.managers[0].dispatcher
+    expected: list[str] = []
+    update = cluster.store.update
+
+    async def refuse(build: Any, *, reason: str = "") -> Any:
+        if reason == "node leaves":
+            raise Unavailable("no quorum")
+        return await update(build, reason=reason)
+
+    monkeypatch.setattr(cluster.store, "update", refuse)
+    monkeypatch.setattr(dispatcher._liveness, "expect", lambda node_id, _now_s: expected.append(node_id))
+    with pytest.raises(Unavailable):
+        await agent.call(agent.stub.Leave(pb.LeaveClusterRequest()))
+    assert expected == [agent.node_id]
 
 
 async def test_a_new_leader_gives_every_node_a_grace_period(cluster: TestCluster) -> None:

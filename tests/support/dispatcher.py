@@ -10,7 +10,7 @@ import msgspec
 
 from pyswarm.common.errors import NotLeader, PyswarmError
 from pyswarm.common.ids import new_id
-from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity
+from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity, peer_identity
 from pyswarm.common.types import Network, NodeDescription, Task, TaskState, TaskStatus
 from pyswarm.proto.errors import SessionInvalid, abort_with
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
@@ -48,6 +48,7 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         self.refusals: list[PyswarmError] = []
         self.skip_sequence = False
         self.silent = False
+        self.left: list[str] = []
         self.news = asyncio.Condition()
         self._streams: list[asyncio.Queue[pb.AssignmentsMessage]] = []
         self._sequence = 0
@@ -174,6 +175,16 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
             self.statuses.setdefault(update.task_id, []).append(status)
         await self._tell()
         return pb.UpdateTaskStatusReply()
+
+    async def Leave(self, request: pb.LeaveClusterRequest, context: Any) -> pb.LeaveClusterReply:
+        """Keeps the last statuses."""
+        await self._check(context)
+        self.left.append(peer_identity(context).node_id)
+        for update in request.updates:
+            status = msgspec.msgpack.decode(update.status, type=TaskStatus)
+            self.statuses.setdefault(update.task_id, []).append(status)
+        await self._tell()
+        return pb.LeaveClusterReply()
 
 
 def agent_identity(pki: Pki) -> TLSIdentity:
