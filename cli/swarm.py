@@ -132,7 +132,9 @@ def join_token(client: Client, role: str, quiet: bool, rotate: bool) -> None:
 @pass_client
 def leave(client: Client, force: bool) -> None:
     """Leave the swarm."""
-    client.post("/swarm/leave", **({"force": "1"} if force else {}))
+    answer = client.post("/swarm/leave", **({"force": "1"} if force else {})) or {}
+    for warning in answer.get("Warnings") or ():
+        click.echo(f"WARNING: {warning}", err=True)
     emit("Node left the swarm.")
 
 

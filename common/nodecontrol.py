@@ -69,6 +69,9 @@ class NodeControl(Protocol):
         """Join the cluster the token belongs to; returns once certified and started."""
         ...
 
-    async def leave(self, force: bool) -> None:
-        """Leave the cluster and forget it. A manager leaves only with ``force``."""
+    async def leave(self, force: bool) -> str:
+        """Leave the cluster and forget it; a manager leaves only with ``force``.
+
+        Returns a warning of what could not be removed from this host, or nothing.
+        """
         ...

@@ -74,8 +74,7 @@ class NodeControlServicer(node_pb2_grpc.NodeControlServicer):
         """Leave the cluster."""
 
         async def call() -> node_pb2.LeaveReply:
-            await self._node.leave(request.force)
-            return node_pb2.LeaveReply()
+            return node_pb2.LeaveReply(warning=await self._node.leave(request.force))
 
         return await self._guarded(context, call)
 

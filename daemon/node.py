@@ -11,6 +11,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from pyswarm.agent.engine import DockerEngine
+from pyswarm.agent.leftovers import remove_leftovers
 from pyswarm.common.clock import Clock
 from pyswarm.common.csr import new_key_and_request
 from pyswarm.common.errors import FailedPrecondition, PyswarmError, Unavailable
@@ -36,7 +37,7 @@ from pyswarm.daemon.children import Child
 from pyswarm.daemon.initoptions import check_availability, check_etcd_endpoints, check_pools
 from pyswarm.daemon.joinclient import join_cluster
 from pyswarm.daemon.member import Member
-from pyswarm.daemon.preflight import check_ports, check_programs, check_root
+from pyswarm.daemon.preflight import check_data_path_port, check_ports, check_programs, check_root
 from pyswarm.daemon.renewal import CertificateRenewal
 from pyswarm.daemon.state import Folders, Membership, load_membership, save_membership
 from pyswarm.manager.bootstrap import Bootstrap
@@ -132,8 +133,8 @@ class NodeService:
             availability = check_availability(options.availability)
             pools, subnet_size = check_pools(options.default_addr_pool, options.subnet_size)
             data_path_port = options.data_path_port or 4789
-            check_ports(manager=True, data_path_port=data_path_port, own_etcd=own_etcd)
-            await self._engine.check_usable()
+            check_ports(manager=True, own_etcd=own_etcd)
+            await self._clean_host(data_path_port)
             membership, identity, bootstrap = _new_cluster(
                 addr, listen, availability, pools, subnet_size, data_path_port, options
             )
@@ -153,8 +154,8 @@ class NodeService:
             # The role is in the token's secret, which only the managers can read: what a manager needs beyond a
             # worker is checked after joining would be too late, so every node must have it.
             check_programs(manager=True)
-            check_ports(manager=True, data_path_port=4789)
-            await self._engine.check_usable()
+            check_ports(manager=True)
+            await self._clean_host(4789)
             self._pending = True
             try:
                 joined = await join_cluster(
@@ -179,8 +180,8 @@ class NodeService:
             await self._begin(membership, joined.identity)
             return await self.info()
 
-    async def leave(self, force: bool) -> None:
-        """Leave the cluster: stop its tasks here and forget it."""
+    async def leave(self, force: bool) -> str:
+        """Leave the cluster: stop its tasks here and forget it. Returns what to warn the user of."""
         async with self._changing:
             membership = self._membership
             if membership is None:
@@ -193,11 +194,20 @@ class NodeService:
                         "whole swarm with it. Use `--force` to leave all the same."
                     )
                 await self._leave_raft(membership)
+            warning = ""
             if self._member is not None:
-                await self._member.agent.remove_everything()
+                others = [addr for addr in membership.managers if addr != membership.manager_addr]
+                warning = await self._member.agent.leave(others)
             await self._halt()
             self._forget()
             log.info("left the swarm", node=membership.node_id, cluster=membership.cluster_id)
+            return warning
+
+    async def _clean_host(self, data_path_port: int) -> None:
+        """Remove what an earlier membership left, so that it is not in the way of a new one."""
+        await self._engine.check_usable()
+        await remove_leftovers(self._engine)
+        check_data_path_port(data_path_port)
 
     def _refuse_member(self) -> None:
         if self._membership is not None:

@@ -31,15 +31,19 @@ def check_root() -> None:
         raise FailedPrecondition("pyswarmd must run as root: it makes network devices and talks to the engine")
 
 
-def check_ports(*, manager: bool, data_path_port: int, own_etcd: bool = True) -> None:
-    """Raise FailedPrecondition naming the first port of pyswarm's own that something else holds."""
+def check_ports(*, manager: bool, own_etcd: bool = True) -> None:
+    """Raise FailedPrecondition naming the first TCP port of pyswarm's own that something else holds."""
     if manager:
         wanted = [(2377, "cluster management"), (2378, "joining nodes")]
         if own_etcd:
             wanted += [(2379, "etcd clients"), (2380, "etcd peers")]
         for port, purpose in wanted:
             _check_free(socket.SOCK_STREAM, port, "tcp", purpose)
-    _check_free(socket.SOCK_DGRAM, data_path_port, "udp", "VXLAN")
+
+
+def check_data_path_port(port: int) -> None:
+    """The same for the overlay's port, which network devices of an earlier membership would hold too."""
+    _check_free(socket.SOCK_DGRAM, port, "udp", "VXLAN")
 
 
 def _check_free(kind: socket.SocketKind, port: int, protocol: str, purpose: str) -> None:

@@ -82,12 +82,13 @@ class NodeClient:
             raise _translated(exc) from exc
         return await self.info()
 
-    async def leave(self, force: bool) -> None:
-        """Leave the cluster and forget it."""
+    async def leave(self, force: bool) -> str:
+        """Leave the cluster and forget it; a warning of what could not be removed, or nothing."""
         try:
-            await self._stub.Leave(node_pb2.LeaveRequest(force=force), timeout=CHANGE_TIMEOUT_S)
+            reply = await self._stub.Leave(node_pb2.LeaveRequest(force=force), timeout=CHANGE_TIMEOUT_S)
         except grpc.aio.AioRpcError as exc:
             raise _translated(exc) from exc
+        return str(reply.warning)
 
     async def close(self) -> None:
         """Close the connection."""

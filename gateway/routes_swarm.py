@@ -102,8 +102,8 @@ async def _settled(backend: Backend) -> None:
 async def leave(request: web.Request) -> web.Response:
     """Take this node out of its cluster."""
     backend = request.app[BACKEND]
-    await backend.to_the_end(backend.node.leave(flag(request, "force")), "swarm-leave")
-    return web.Response()
+    warning = await backend.to_the_end(backend.node.leave(flag(request, "force")), "swarm-leave")
+    return json_response({"Warnings": [warning]}) if warning else web.Response()
 
 
 async def update(request: web.Request) -> web.Response:

@@ -31,6 +31,7 @@ __all__ = [
     "bridge_name",
     "bridge_network_options",
     "engine_range",
+    "remove_leftover_devices",
     "vxlan_name",
 ]
 
@@ -72,6 +73,12 @@ def bridge_network_options(network: LocalNetwork) -> dict[str, Any]:
             "com.docker.network.driver.mtu": str(network.mtu),
         },
     }
+
+
+async def remove_leftover_devices() -> list[str]:
+    """Remove every VXLAN device of ours, on a host that is in no swarm; their names. One that stays would hold
+    the port a new overlay needs."""
+    return await asyncio.to_thread(lambda: Reconciler("", "", 0).prune((), ()))
 
 
 class Overlay:

@@ -3,6 +3,7 @@
 from pyswarm.agent.engine.api import (
     NETWORK_LABEL,
     NODE_LABEL,
+    OURS_LABEL,
     TASK_LABEL,
     Attachment,
     ContainerInfo,
@@ -23,6 +24,7 @@ from pyswarm.agent.engine.errors import (
 __all__ = [
     "NETWORK_LABEL",
     "NODE_LABEL",
+    "OURS_LABEL",
     "TASK_LABEL",
     "Attachment",
     "ContainerInfo",

@@ -11,6 +11,8 @@ from pyswarm.overlay.api import LocalNetwork
 NODE_LABEL = "com.docker.swarm.node.id"
 TASK_LABEL = "com.docker.swarm.task.id"
 NETWORK_LABEL = "com.pyswarm.network.id"
+#: Docker's own swarm labels its containers too; this one tells which are pyswarm's.
+OURS_LABEL = "com.pyswarm.task"
 
 
 class Attachment(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pyswarm.agent.engine.api import NODE_LABEL, TASK_LABEL, Attachment
+from pyswarm.agent.engine.api import NODE_LABEL, OURS_LABEL, TASK_LABEL, Attachment
 from pyswarm.common.types import SECOND_NS, ContainerSpec, Task
 
 DEFAULT_GRACE_NS = 10 * SECOND_NS
@@ -27,6 +27,7 @@ def labels(task: Task) -> dict[str, str]:
         "com.docker.swarm.service.name": task.service_name,
         "com.docker.swarm.task": "",
         TASK_LABEL: task.id,
+        OURS_LABEL: "",
         "com.docker.swarm.task.name": task.container_name,
     }
 

@@ -12,7 +12,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
 from pyswarm.agent.engine import networks
-from pyswarm.agent.engine.api import NODE_LABEL, TASK_LABEL, Attachment, ContainerInfo, EngineEvent
+from pyswarm.agent.engine.api import NODE_LABEL, OURS_LABEL, TASK_LABEL, Attachment, ContainerInfo, EngineEvent
 from pyswarm.agent.engine.client import EngineClient, EngineRefusal, Observe
 from pyswarm.agent.engine.config import container_config, endpoint
 from pyswarm.agent.engine.errors import (
@@ -227,7 +227,14 @@ class DockerEngine:
 
     async def containers(self, node_id: str) -> Sequence[ContainerInfo]:
         """Listed by label. The list tells who runs, but no exit codes."""
-        filters = {"label": [f"{NODE_LABEL}={node_id}", TASK_LABEL]}
+        return await self._listed(f"{NODE_LABEL}={node_id}", TASK_LABEL)
+
+    async def all_of_ours(self) -> Sequence[ContainerInfo]:
+        """Every container pyswarm made for a task, of whichever node: on a host in no swarm, what is left over."""
+        return await self._listed(OURS_LABEL, TASK_LABEL)
+
+    async def _listed(self, *labels: str) -> Sequence[ContainerInfo]:
+        filters = {"label": list(labels)}
         async with self._client.call("container_list"):
             found = await self._client.docker.containers.list(all=True, filters=json.dumps(filters))
         return [_info_of_listed(container) for container in found]

@@ -75,6 +75,13 @@ async def test_init_join_token_and_leave(rig: Rig) -> None:
         await pyswarm(rig, "swarm", "leave", "--force")
 
 
+async def test_what_stays_behind_on_leaving_is_told(rig: Rig) -> None:
+    await pyswarm(rig, "swarm", "init", "--advertise-addr", "10.99.0.1")
+    rig.node.leave_warning = "containers stay on this host"
+    code, out, err = await run("pyswarm", "swarm", "leave", "--force", PYSWARM_HOST=rig.host)
+    assert (code, out, err) == (0, "Node left the swarm.\n", "WARNING: containers stay on this host\n")
+
+
 def rig_tokens() -> Any:
     """The tokens the imagined cluster takes."""
     return FakeControl("x" * 25).cluster.join_tokens
@@ -98,6 +105,20 @@ async def test_nodes(manager: Rig) -> None:
     )
     assert "is not down" in await pyswarm(manager, "node", "rm", "h2", code=1)
     assert await pyswarm(manager, "node", "rm", "--force", "h2") == "h2\n"
+
+
+async def test_a_node_whose_engine_is_away_shows_it(manager: Rig) -> None:
+    await pyswarm(manager, "service", "create", "-d", "--name", "web", "--replicas", "2", *SERVER)
+    worker = next(n for n in manager.control.nodes.values() if n.description.hostname == "h2")
+    description = replace(worker.description, engine_error="cannot connect to the Docker Engine")
+    manager.control.nodes[worker.id] = replace(worker, description=description)
+    lines = (await pyswarm(manager, "node", "ls")).splitlines()
+    assert "Ready (engine down)" in lines[2]
+    assert "engine down" not in lines[1]
+    assert await pyswarm(manager, "node", "ls", "--format", "{{.Status}}") == "Ready\nReady\n"
+    assert " Message:\t\tcannot connect to" in await pyswarm(manager, "node", "inspect", "--pretty", "h2")
+    out = await pyswarm(manager, "service", "ps", "web", "--format", "{{.Node}} {{.Error}}")
+    assert sorted(out.splitlines()) == ["h1 ", 'h2 "engine of h2 does not answer"']
 
 
 async def test_a_service_from_creation_to_removal(manager: Rig) -> None:

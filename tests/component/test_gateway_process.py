@@ -63,10 +63,9 @@ class Daemon(node_pb2_grpc.NodeControlServicer):  # type: ignore[misc]
 
     async def Leave(self, request: Any, context: Any) -> Any:
         try:
-            await self.node.leave(request.force)
+            return node_pb2.LeaveReply(warning=await self.node.leave(request.force))
         except FailedPrecondition as exc:
             await abort_with(context, exc)
-        return node_pb2.LeaveReply()
 
 
 @pytest.fixture
@@ -102,7 +101,8 @@ async def test_the_node_client_carries_everything_both_ways(daemon: Daemon, tmp_
             await client.init(options)
         with pytest.raises(FailedPrecondition, match="--force"):
             await client.leave(force=False)
-        await client.leave(force=True)
+        daemon.node.leave_warning = "containers stay"
+        assert await client.leave(force=True) == "containers stay"
         with pytest.raises(InvalidArgument, match="valid join token"):
             await client.join(JoinOptions(remote_addrs=("192.0.2.1:2377",), token="x"))
     finally:

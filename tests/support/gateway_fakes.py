@@ -313,6 +313,7 @@ class FakeNode:
         self.control: FakeControl | None = None
         self.joined: list[JoinOptions] = []
         self.inits: list[InitOptions] = []
+        self.leave_warning = ""
 
     async def info(self) -> NodeInfo:
         return self.state
@@ -351,7 +352,7 @@ class FakeNode:
         self.become("worker" if options.token == WORKER_TOKEN else "manager")
         return self.state
 
-    async def leave(self, force: bool) -> None:
+    async def leave(self, force: bool) -> str:
         if self.state.role == "manager" and not force:
             raise FailedPrecondition(
                 "You are attempting to leave the swarm on a node that is participating as a manager. "
@@ -359,6 +360,7 @@ class FakeNode:
             )
         self.state = NodeInfo(engine=self.state.engine, version="0.1.0")
         self.control = None
+        return self.leave_warning
 
 
 async def run(*argv: str, timeout_s: float = 20.0, **env: str) -> tuple[int, str, str]:

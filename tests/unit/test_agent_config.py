@@ -22,6 +22,7 @@ def test_labels_are_those_clients_look_for() -> None:
         "com.docker.swarm.task": "",
         "com.docker.swarm.task.id": task.id,
         "com.docker.swarm.task.name": f"web.1.{task.id}",
+        "com.pyswarm.task": "",
     }
 
 

@@ -41,6 +41,13 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+def test_a_port_of_the_overlay_is_checked_by_itself() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", 0))
+        with pytest.raises(FailedPrecondition, match="needs for VXLAN, is in use"):
+            preflight.check_data_path_port(holder.getsockname()[1])
+
+
 def test_a_port_in_use_is_named_with_its_purpose(taken: int) -> None:
     with pytest.raises(FailedPrecondition, match=f"port {taken}/tcp, which pyswarm needs for tests, is in use"):
         preflight._check_free(socket.SOCK_STREAM, taken, "tcp", "tests")
