@@ -9,6 +9,7 @@ from pyswarm.agent.engine import Engine, EngineError, EngineEvent, EngineUnavail
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.common.clock import Clock
 from pyswarm.common.log import get_logger
+from pyswarm.common.tasks import heed_cancellation
 from pyswarm.common.types import NodeDescription
 
 log = get_logger("agent")
@@ -96,6 +97,7 @@ class EngineHealth:
                 group.create_task(self._audits())
         except* EngineError as errors:
             failure = errors.exceptions[0]
+        heed_cancellation()
         if failure is not None:
             raise failure
 

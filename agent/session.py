@@ -26,6 +26,7 @@ from pyswarm.common.errors import (
     Unavailable,
 )
 from pyswarm.common.log import get_logger
+from pyswarm.common.tasks import heed_cancellation
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import Network, NodeDescription, Task, TaskStatus
 from pyswarm.proto.errors import SessionInvalid, error_from_rpc
@@ -222,6 +223,7 @@ class Session:
                     group.create_task(part)
         except* (PyswarmError, grpc.aio.AioRpcError) as errors:
             failure = errors.exceptions[0]
+        heed_cancellation()
         if failure is not None:
             raise failure
 

@@ -9,6 +9,14 @@ from pyswarm.common.log import get_logger
 log = get_logger("tasks")
 
 
+def heed_cancellation() -> None:
+    """Raise CancelledError if this task was told to stop. An ``asyncio.TaskGroup`` forgets that when a part of it
+    fails at the same moment, and whoever handles the failure would go on for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class TaskGroupOwner:
     """Holds the background tasks of one component.
 
