@@ -46,7 +46,6 @@ class Agent:
         on_session: Callable[[dispatcher_pb2.SessionMessage], None],
     ) -> None:
         self._identity = identity
-        self._overlay = overlay
         self._metrics = AgentMetrics(registry)
         if isinstance(engine, DockerEngine):
             engine.set_observer(self._metrics.observe_call)
@@ -126,14 +125,14 @@ class Agent:
         except PyswarmError as exc:
             log.warning("left without removing the containers of this node", reason=str(exc))
             warning = f"containers and networks of the swarm stay on this host ({exc}); {_LATER}"
-            await self._overlay_only()
+            await self._leave_overlay()
         if managers and (reason := await say_goodbye(self._identity, managers, statuses)):
             log.warning("left without telling the managers", reason=reason)
         return warning
 
-    async def _overlay_only(self) -> None:
+    async def _leave_overlay(self) -> None:
         try:
-            await self._overlay.prune()
+            await self._worker.leave_overlay()
         except PyswarmError as exc:
             log.warning("left without removing the overlay's devices", reason=str(exc))
 

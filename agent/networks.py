@@ -134,6 +134,12 @@ class NetworkKeeper:
         await self._engine.remove_egress()
         await self._overlay.prune()
 
+    async def leave_overlay(self) -> None:
+        """Take part in no network any more, without asking the engine for anything."""
+        for network_id in list(self._in_place):
+            await self._overlay.detach(network_id)
+        await self._overlay.prune()
+
     async def _put_in_place(self, network: LocalNetwork) -> None:
         await self._engine.ensure_network(network)
         await self._overlay.attach(network)

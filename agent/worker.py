@@ -269,6 +269,10 @@ class Worker:
         await self._networks.leave_all()
         return [container.name for container, gone in zip(containers, removed, strict=True) if not gone]
 
+    async def leave_overlay(self) -> None:
+        """What can be removed without the engine: the devices of the overlay."""
+        await self._networks.leave_overlay()
+
     def final_statuses(self) -> dict[str, TaskStatus]:
         """What is to be said of each task once its container was removed."""
         now = timestamp(self._clock.now())
