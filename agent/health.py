@@ -9,7 +9,7 @@ from pyswarm.agent.engine import Engine, EngineError, EngineEvent, EngineUnavail
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.common.clock import Clock
 from pyswarm.common.log import get_logger
-from pyswarm.common.tasks import heed_cancellation
+from pyswarm.common.tasks import until_first_ends
 from pyswarm.common.types import NodeDescription
 
 log = get_logger("agent")
@@ -90,16 +90,7 @@ class EngineHealth:
 
     async def _follow(self, since_s: float) -> None:
         """Pass on events, and look for oneself now and then; raises when the engine is found absent."""
-        failure: BaseException | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._events(since_s))
-                group.create_task(self._audits())
-        except* EngineError as errors:
-            failure = errors.exceptions[0]
-        heed_cancellation()
-        if failure is not None:
-            raise failure
+        await until_first_ends(self._events(since_s), self._audits())
 
     async def _events(self, since_s: float) -> None:
         async for event in self._engine.events(since_s):

@@ -5,7 +5,7 @@ While there is no leader, tasks go on as they are; what happens to them meanwhil
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -26,7 +26,7 @@ from pyswarm.common.errors import (
     Unavailable,
 )
 from pyswarm.common.log import get_logger
-from pyswarm.common.tasks import heed_cancellation
+from pyswarm.common.tasks import until_first_ends
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import Network, NodeDescription, Task, TaskStatus
 from pyswarm.proto.errors import SessionInvalid, error_from_rpc
@@ -188,7 +188,7 @@ class Session:
                 if first is None:
                     raise Unavailable(f"the manager at {addr} ended the session at once")
                 self._opened(first, addr)
-                await self._together(
+                await until_first_ends(
                     self._messages(messages),
                     self._heartbeats(stub, first, description),
                     self._assignments(stub, first.session_id),
@@ -213,19 +213,6 @@ class Session:
         if addrs:
             self._managers = addrs
         self._on_session(message)
-
-    async def _together(self, *parts: Coroutine[Any, Any, None]) -> None:
-        """Run all; the first to end ends the others, and what it raised is raised."""
-        failure: BaseException | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                for part in parts:
-                    group.create_task(part)
-        except* (PyswarmError, grpc.aio.AioRpcError) as errors:
-            failure = errors.exceptions[0]
-        heed_cancellation()
-        if failure is not None:
-            raise failure
 
     # --- the parts of a session; none returns ---
 

@@ -9,12 +9,21 @@ from pyswarm.common.log import get_logger
 log = get_logger("tasks")
 
 
-def heed_cancellation() -> None:
-    """Raise CancelledError if this task was told to stop. An ``asyncio.TaskGroup`` forgets that when a part of it
-    fails at the same moment, and whoever handles the failure would go on for ever."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+async def until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run all at once; the first to end ends the others, and what it raised is raised.
+
+    Unlike ``asyncio.TaskGroup``, it does not lose a cancellation that comes while a part fails, with which whoever
+    handles the failure would go on for ever.
+    """
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = next(task for task in tasks if task.done())
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    ended.result()
 
 
 class TaskGroupOwner:
