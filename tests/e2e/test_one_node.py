@@ -196,10 +196,40 @@ def test_a_worker_points_to_the_managers_and_joins_only_once(pair: Cluster) -> N
         assert (code, "Worker nodes can't be used" in error) == (1, True)
     finally:
         lab.sh("h2", "pyswarm", "swarm", "leave")
-    wait_until(lambda: len([n for n in pair.nodes() if n["Status"]["State"] == "down"]) == 1, 20, "h2 is down")
+    assert [n["Status"]["State"] for n in pair.nodes()].count("down") == 1, (
+        "who says that it leaves is gone at once"
+    )
     lab.sh("h1", "pyswarm", "node", "rm", "h2")
     assert len(pair.nodes()) == 1
     assert "Swarm: inactive" in lab.sh("h2", "pyswarm", "info").stdout
+
+
+def test_a_host_that_left_without_its_engine_joins_again(pair: Cluster) -> None:
+    lab = pair.lab
+    join = "pyswarm swarm join --token {} {}:2377"
+    token = lab.sh("h1", "pyswarm", "swarm", "join-token", "-q", "worker").stdout.strip()
+    lab.sh("h2", *join.format(token, lab.ip("h1")).split())
+    try:
+        create = ("pyswarm", "service", "create", "--name", "left", "--network", "net", "--replicas", "2")
+        lab.sh("h1", *create, *SERVER)
+        wait_until(lambda: len(pair.started_at("h2")) > 0, 30, "a task runs on h2")
+        lab.kill("h2", "engine", "TERM")
+        wait_until(lambda: "(engine down)" in lab.sh("h1", "pyswarm", "node", "ls").stdout, 20, "h1 shows it")
+        code, warning, _ = run(lab, "h2", "pyswarm swarm leave")
+        assert code == 0
+        assert warning.startswith("WARNING: containers and networks of the swarm stay on this host")
+        lab.sh("h1", "pyswarm", "node", "rm", "h2")
+        lab.start("h2", "engine")
+        lab.sh("h1", "pyswarm", "service", "scale", "-d", "left=0")
+        lab.sh("h2", *join.format(token, lab.ip("h1")).split())
+        assert lab.docker("h2", "ps", "-aq").stdout == "", "what was left over is gone"
+    finally:
+        if lab.docker("h2", "version", check=False).returncode != 0:
+            lab.start("h2", "engine")
+        run(lab, "h1", "pyswarm service rm left")
+        run(lab, "h2", "pyswarm swarm leave")
+        run(lab, "h1", "pyswarm node rm h2")
+    assert len(pair.nodes()) == 1
 
 
 def test_a_full_subnet_and_a_missing_image_are_explained(pair: Cluster) -> None:

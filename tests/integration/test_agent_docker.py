@@ -221,6 +221,16 @@ async def test_ours_are_listed_by_node(engine: DockerEngine, dockerd: Dockerd) -
     assert found == {running: True, created.container_name: False}
 
 
+async def test_what_is_left_over_is_ours_of_any_node_and_nobody_elses(
+    engine: DockerEngine, dockerd: Dockerd
+) -> None:
+    tasks = [a_task(NODE), a_task(new_id())]
+    for task in tasks:
+        await engine.create(task, [], egress=True)
+    dockerd.docker("create", "--label", f"com.docker.swarm.task.id={new_id()}", "busybox")
+    assert {info.name for info in await engine.all_of_ours()} == {task.container_name for task in tasks}
+
+
 async def test_events_tell_of_ends_even_those_before_asking(engine: DockerEngine, dockerd: Dockerd) -> None:
     since_s = float(dockerd.sh("date", "+%s.%N"))
     task = a_task(NODE, ("true",))

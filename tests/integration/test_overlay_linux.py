@@ -217,6 +217,9 @@ def test_prune_removes_only_our_own_strays(world: World) -> None:
         assert "pswv77" not in links
         assert "pswv78" in links, "without our mark it is somebody else's"
         assert VXLAN in links
+        assert world.one.tell("leftovers") == [VXLAN], "all of ours, and nothing else"
+        world.one.tell("reconcile")
+        wait_until(lambda: in_place(world.one), 5, "the overlay makes its own again")
     finally:
         world.one.ip("link", "del", "pswv78")
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from pyswarm.common.clock import SystemClock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import configure_logging
-from pyswarm.overlay.api import LocalNetwork, Overlay
+from pyswarm.overlay.api import LocalNetwork, Overlay, remove_leftover_devices
 from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState
 
 
@@ -38,6 +38,8 @@ async def _obey(overlay: Overlay, registry: CollectorRegistry, command: str, val
             await overlay.detach(value)
         case "prune":
             await overlay.prune(value)
+        case "leftovers":
+            return await remove_leftover_devices()
         case "reconcile":
             await overlay.reconcile()
         case "mtu":
