@@ -13,35 +13,20 @@ from prometheus_client import CollectorRegistry
 from pyswarm.agent.engine import DockerEngine
 from pyswarm.agent.leftovers import remove_leftovers
 from pyswarm.common.clock import Clock
-from pyswarm.common.csr import new_key_and_request
 from pyswarm.common.errors import FailedPrecondition, PyswarmError, Unavailable
-from pyswarm.common.ids import new_id
-from pyswarm.common.jointoken import new_join_token
 from pyswarm.common.log import get_logger
 from pyswarm.common.metrics import CurrentFigures
 from pyswarm.common.nodecontrol import InitOptions, JoinOptions, NodeInfo
 from pyswarm.common.tls import TLSIdentity, write_durably
-from pyswarm.common.types import (
-    Cluster,
-    JoinTokens,
-    ManagerStatus,
-    Node,
-    NodeAvailability,
-    NodeDescription,
-    NodeRole,
-    NodeSpec,
-    NodeStatus,
-)
 from pyswarm.daemon.addresses import check_listen_addr, choose_advertise_addr, host_addresses
 from pyswarm.daemon.children import Child
 from pyswarm.daemon.initoptions import check_availability, check_etcd_endpoints, check_pools
 from pyswarm.daemon.joinclient import join_cluster
 from pyswarm.daemon.member import Member
+from pyswarm.daemon.newcluster import new_cluster
 from pyswarm.daemon.preflight import check_data_path_port, check_ports, check_programs, check_root
 from pyswarm.daemon.renewal import CertificateRenewal
 from pyswarm.daemon.state import Folders, Membership, load_membership, save_membership
-from pyswarm.manager.bootstrap import Bootstrap
-from pyswarm.manager.ca import create_root, sign_node_certificate
 from pyswarm.proto.v1 import control_pb2, control_pb2_grpc, raft_pb2, raft_pb2_grpc
 
 log = get_logger("node")
@@ -135,7 +120,7 @@ class NodeService:
             data_path_port = options.data_path_port or 4789
             check_ports(manager=True, own_etcd=own_etcd)
             await self._clean_host(data_path_port)
-            membership, identity, bootstrap = _new_cluster(
+            membership, identity, bootstrap = new_cluster(
                 addr, listen, availability, pools, subnet_size, data_path_port, options
             )
             self._folders.manager.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -352,56 +337,3 @@ class NodeService:
 
     def _fatal(self, text: str) -> None:
         self._error = text
-
-
-def _new_cluster(
-    addr: str,
-    listen: str,
-    availability: NodeAvailability,
-    pools: tuple[str, ...],
-    subnet_size: int,
-    data_path_port: int,
-    options: InitOptions,
-) -> tuple[Membership, TLSIdentity, Bootstrap]:
-    cluster_id, node_id = new_id(), new_id()
-    root_pem, root_key = create_root(cluster_id)
-    key_pem, csr_pem = new_key_and_request()
-    certificate = sign_node_certificate(
-        root_cert_pem=root_pem,
-        root_key_pem=root_key,
-        csr_pem=csr_pem,
-        node_id=node_id,
-        role="manager",
-        cluster_id=cluster_id,
-        life_s=options.spec.node_cert_expiry_ns / 1e9,
-        addr=addr,
-    )
-    membership = Membership(
-        node_id=node_id,
-        cluster_id=cluster_id,
-        role="manager",
-        advertise_addr=addr,
-        listen_addr=listen,
-        managers=(f"{addr}:2377",),
-        data_path_port=data_path_port,
-    )
-    cluster = Cluster(
-        id=cluster_id,
-        spec=options.spec,
-        join_tokens=JoinTokens(worker=new_join_token(root_pem), manager=new_join_token(root_pem)),
-        root_ca_cert=root_pem,
-        root_ca_key=root_key,
-        default_addr_pool=pools,
-        subnet_size=subnet_size,
-        data_path_port=data_path_port,
-        etcd_endpoints=options.etcd_endpoints,
-    )
-    node = Node(
-        id=node_id,
-        spec=NodeSpec(role=NodeRole.MANAGER, availability=availability),
-        description=NodeDescription(hostname=socket.gethostname()),
-        status=NodeStatus(addr=addr),
-        manager_status=ManagerStatus(addr=f"{addr}:2377"),
-        underlay_addr=addr,
-    )
-    return membership, TLSIdentity(root_pem, certificate, key_pem), Bootstrap(cluster=cluster, node=node)
