@@ -44,9 +44,9 @@ _REFERENCE = re.compile(
 _MAX_REFERENCE_CHARS = 4096
 
 
-def unsupported(what: str) -> InvalidArgument:
+def unsupported(what: str, where: str = "") -> InvalidArgument:
     """The refusal of something Docker has and this version has not."""
-    return InvalidArgument(f"{what} not supported by this version of pyswarm")
+    return InvalidArgument(f"{what} not supported by this version of pyswarm{where}")
 
 
 def check_service(spec: ServiceSpec) -> None:
@@ -92,8 +92,17 @@ def _check_container(spec: ContainerSpec) -> None:
     for variable in spec.env:
         if not variable or variable.startswith("="):
             raise InvalidArgument(f"invalid environment variable: {variable}")
+        name, _, value = variable.partition("=")
+        _check_no_template(value, f"env {name}")
+    _check_no_template(spec.hostname, "hostname")
     if spec.stop_grace_period_ns is not None and spec.stop_grace_period_ns < 0:
         raise InvalidArgument("ContainerSpec: stop-grace-period cannot be negative")
+
+
+def _check_no_template(value: str, where: str) -> None:
+    """Docker fills in ``{{.Task.Slot}}`` and the like; a container must not get the braces instead."""
+    if "{{" in value:
+        raise unsupported("templates such as {{.Node.Hostname}} are", f": {where}")
 
 
 def _check_resources(resources: ResourceRequirements) -> None:

@@ -236,3 +236,19 @@ def test_bad_cluster_settings(spec: ClusterSpec, text: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         validate.check_cluster(spec)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"hostname": "{{.Service.Name}}-{{.Task.Slot}}"}, "hostname"),
+        ({"env": ("A=b", "H={{.Node.Hostname}}")}, "env H"),
+    ],
+)
+def test_templates_are_refused_by_name(fields: dict[str, Any], where: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        validate.check_service(container(**fields))
+    assert str(caught.value) == (
+        f"templates such as {{{{.Node.Hostname}}}} are not supported by this version of pyswarm: {where}"
+    )
+    validate.check_service(container(env=("H={x}",), args=("{{x}}",)))
