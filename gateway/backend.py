@@ -87,6 +87,7 @@ def flag(request: web.Request, name: str) -> bool:
 def version_of(request: web.Request) -> int:
     """The ``version`` that every update must name."""
     text = request.query.get("version", "")
-    if not text.isdigit():
+    # Eighteen digits fit into what carries it to the manager.
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise InvalidArgument(f"invalid version number '{text}'" if text else "the object's version is missing")
     return int(text)

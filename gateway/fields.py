@@ -15,6 +15,9 @@ from msgspec import inspect
 from pyswarm.common.errors import InvalidArgument
 
 T = TypeVar("T")
+#: No request of Docker's API goes beyond a dozen.
+MAX_DEPTH = 64
+_TOO_DEEP = "invalid JSON: it is nested too deeply"
 #: Path of a field -> whether this value of it changes nothing.
 Harmless = Mapping[str, Callable[[Any], bool]]
 
@@ -38,9 +41,29 @@ def decode_json(body: bytes) -> Any:
     if not body.strip():
         return {}
     try:
-        return msgspec.json.decode(body)
+        value = msgspec.json.decode(body)
     except msgspec.DecodeError as exc:
         raise InvalidArgument(f"invalid JSON: {exc}") from exc
+    except RecursionError as exc:
+        raise InvalidArgument(_TOO_DEEP) from exc
+    check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Raise InvalidArgument for what is nested too deeply for those who walk through it by recursion."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise InvalidArgument(_TOO_DEEP)
 
 
 def convert(value: Any, target: type[T], what: str, harmless: Harmless | None = None) -> T:
@@ -65,6 +88,8 @@ def _clean(value: Any, info: inspect.Type, path: str, harmless: Harmless, what: 
     if isinstance(info, inspect.VarTupleType | inspect.ListType) and isinstance(value, list):
         return [_clean(item, info.item_type, path, harmless, what) for item in value]
     if not isinstance(info, inspect.StructType):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InvalidArgument(f"invalid {what}: {shown(path)} is out of range")
         return value
     if not isinstance(value, dict):
         raise InvalidArgument(f"invalid {what}: {shown(path) or 'it'} must be an object")

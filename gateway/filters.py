@@ -19,7 +19,7 @@ def parse(text: str | None, allowed: Collection[str]) -> dict[str, list[str]]:
         return {}
     try:
         raw: Any = msgspec.json.decode(text)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise InvalidArgument("invalid filter") from exc
     if not isinstance(raw, dict):
         raise InvalidArgument("invalid filter")
@@ -30,6 +30,8 @@ def parse(text: str | None, allowed: Collection[str]) -> dict[str, list[str]]:
         if isinstance(values, dict):
             chosen = [value for value, wanted in values.items() if wanted]
         elif isinstance(values, list):
+            if not all(isinstance(value, str | int) for value in values):
+                raise InvalidArgument(f"invalid filter '{name}'")
             chosen = [str(value) for value in values]
         else:
             raise InvalidArgument(f"invalid filter '{name}'")

@@ -194,14 +194,23 @@ async def is_cluster_network(backend: Backend, ref: str) -> bool:
     )
 
 
+def _object(raw: dict[str, Any], field: str) -> dict[str, Any]:
+    value = raw.get(field) or {}
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"invalid container config: {field} must be an object")
+    return value
+
+
 async def create_container(request: web.Request) -> web.StreamResponse:
     """The engine's, unless it would put the container on a cluster network with an address of its own choice."""
     backend = request.app[BACKEND]
     body = await request.read()
     raw = decode_json(body)
     if isinstance(raw, dict):
-        endpoints = (raw.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
-        mode = (raw.get("HostConfig") or {}).get("NetworkMode") or ""
+        endpoints = _object(_object(raw, "NetworkingConfig"), "EndpointsConfig")
+        mode = _object(raw, "HostConfig").get("NetworkMode") or ""
+        if not isinstance(mode, str):
+            raise InvalidArgument("invalid container config: NetworkMode must be a string")
         for name in {mode, *endpoints} - {"", "default", *_PREDEFINED}:
             if not name.startswith("container:") and await is_cluster_network(backend, name):
                 raise not_supported(f"a container outside a service on cluster network {name}")

@@ -369,3 +369,29 @@ async def test_roles_are_changed_through_the_node_spec(swarm: Api) -> None:
     spec = {"Role": "manager", "Availability": "active"}
     assert (await swarm("POST", f"/nodes/h2/update?version={node.version.index}", spec))[0] == 200
     assert swarm.rig.control.nodes[node.id].spec.role is NodeRole.MANAGER
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/services/create", b"[" * 200_000),
+        ("/services/create", b'{"Labels":' * 500 + b"1" + b"}" * 500),
+        ("/networks/create", b"[" * 200_000),
+        ("/containers/create", b"[" * 200_000),
+        ("/containers/create", b'{"NetworkingConfig": [1]}'),
+        ("/containers/create", b'{"HostConfig": {"NetworkMode": [1]}}'),
+        ("/services/create", b'{"Name": "web", "Mode": {"Replicated": {"Replicas": 1' + b"0" * 30 + b"}}}"),
+        ("/swarm/update?version=" + "1" * 5000, b"{}"),
+        ("/services/create", b"[]"),
+    ],
+)
+async def test_a_body_that_makes_no_sense_is_the_client_s_mistake(swarm: Api, path: str, body: bytes) -> None:
+    async with swarm._session.request("POST", f"http://x{path}", data=body) as reply:
+        message = json.loads(await reply.read())["message"]
+        assert reply.status == 400, message
+        assert "\n" not in message
+
+
+async def test_odd_filters_are_refused(swarm: Api) -> None:
+    for text in ("[" * 2000, '{"name":[[1]]}', '{"name":[{}]}'):
+        assert (await swarm("GET", f"/services?filters={quote(text)}"))[0] == 400
