@@ -7,6 +7,7 @@ import click
 
 from pyswarm.cli.base import Entry, LazyGroup
 from pyswarm.cli.errors import CliError
+from pyswarm.common.text import escaped
 
 _HELP = {"help_option_names": ["--help"]}
 
@@ -103,7 +104,7 @@ def main() -> int:
 
 
 def _complain(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(escaped(text, keep="\n\t"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Tables, ``--format`` and ``--quiet`` of the list and inspect commands."""
+"""Tables, ``--format`` and ``--quiet`` of the list and inspect commands.
+
+Names and messages may have been written by anybody: no control character in them reaches the terminal.
+"""
 
 import json
 import re
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyswarm.cli.errors import CliError, DaemonError, Reported, UsageError
+from pyswarm.common.text import escaped
 
 if TYPE_CHECKING:
     from pyswarm.cli.template import Template
@@ -20,6 +24,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned as Go's tabwriter does for Docker; the last one is not padded."""
     if not rows:
         return ""
+    rows = [[escaped(cell) for cell in row] for row in rows]
     widths: list[int] = []
     for column in range(max(len(row) for row in rows)):
         cells = [len(row[column]) for row in rows if column < len(row) - 1]
@@ -34,12 +39,12 @@ def truncated_id(text: str, no_trunc: bool = False) -> str:
 
 def natural(text: str) -> list[tuple[int, int, str]]:
     """Sort key that puts ``web.10`` after ``web.9``."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", text) if p]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", text) if p]
 
 
 def emit(text: str) -> None:
     """Print one line, or several that end without a newline."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(escaped(text, keep="\n\t") + "\n")
 
 
 def template_of(form: str) -> "Template":
@@ -91,7 +96,7 @@ def inspect(refs: Sequence[str], get: Callable[[str], Any], form: str | None, mi
 def fail_with(errors: Sequence[str]) -> None:
     """End the command if there were ``errors``, after printing them."""
     for error in errors:
-        print(error, file=sys.stderr)
+        print(escaped(error, keep="\n\t"), file=sys.stderr)
     if errors:
         raise Reported
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError
+from pyswarm.common.text import escaped
 
 _POLL_S = 0.2
 _MONITOR_S = 5.0
@@ -34,6 +35,7 @@ class Display:
 
     def set(self, key: str, text: str) -> None:
         """Show ``key: text`` in place of what ``key`` said before."""
+        text = escaped(text)
         if self._quiet or self._lines.get(key) == text:
             return
         new = key not in self._lines
@@ -51,7 +53,7 @@ class Display:
     def say(self, text: str) -> None:
         """A line that stays."""
         if not self._quiet:
-            print(text, flush=True)
+            print(escaped(text, keep="\n"), flush=True)
 
 
 def wait_converged(client: Client, service_id: str, quiet: bool = False) -> None:

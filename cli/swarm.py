@@ -9,6 +9,7 @@ from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, UsageError
 from pyswarm.cli.output import emit
 from pyswarm.cli.units import parse_duration, parse_int, parse_uint
+from pyswarm.common.text import escaped
 
 _DURATION = Parsed("duration", parse_duration)
 _UINT = Parsed("uint", parse_uint)
@@ -134,7 +135,7 @@ def leave(client: Client, force: bool) -> None:
     """Leave the swarm."""
     answer = client.post("/swarm/leave", **({"force": "1"} if force else {})) or {}
     for warning in answer.get("Warnings") or ():
-        click.echo(f"WARNING: {warning}", err=True)
+        click.echo(escaped(f"WARNING: {warning}"), err=True)
     emit("Node left the swarm.")
 
 

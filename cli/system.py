@@ -10,6 +10,7 @@ from pyswarm.cli.client import API_VERSION, Client
 from pyswarm.cli.errors import CliError
 from pyswarm.cli.output import emit, template_of
 from pyswarm.cli.units import go_duration, human_bytes
+from pyswarm.common.text import escaped
 
 
 def _own_version() -> str:
@@ -89,7 +90,7 @@ def info(client: Client, form: str | None) -> None:
         if key in found:
             emit(f"{title}: {found[key]}")
     for warning in found.get("Warnings") or []:
-        click.echo(warning, err=True)
+        click.echo(escaped(warning), err=True)
 
 
 def _print_swarm(swarm: dict[str, Any]) -> None:

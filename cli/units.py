@@ -10,6 +10,7 @@ _UNIT_NS = {
     "ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
 }  # fmt: skip
 _MAX_INT64 = 2**63 - 1
+_ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def parse_size(text: str) -> int:
@@ -103,11 +104,13 @@ def human_duration(seconds: float) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """An RFC 3339 time of the API; Go's zero time for an absent one."""
-    if not text:
-        return datetime(1, 1, 1, tzinfo=UTC)
-    # Python reads six digits of a second, Docker writes up to nine.
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.replace("Z", "+00:00")))
+    """An RFC 3339 time of the API; Go's zero time for an absent one, or one that cannot be read."""
+    try:
+        # Python reads six digits of a second, Docker writes up to nine.
+        found = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.replace("Z", "+00:00")))
+    except (ValueError, OverflowError, AttributeError):
+        return _ZERO_TIME
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def ago(text: str, now: datetime) -> str:

@@ -1,9 +1,11 @@
 """Tables, sorting, filters, and progress decisions of the command line."""
 
+import json
+
 import pytest
 
 from pyswarm.cli import output, progress, service_options
-from pyswarm.cli.errors import CliError, UsageError
+from pyswarm.cli.errors import CliError, Reported, UsageError
 
 
 def test_columns_are_padded_as_docker_pads_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,3 +100,21 @@ def test_a_large_service_shows_what_keeps_most_tasks(capsys: pytest.CaptureFixtu
     service = {"Spec": {"Mode": {"Replicated": {"Replicas": 30}}}}
     assert not progress._show(service, tasks, {"n1"}, {}, progress.Display(quiet=False))
     assert capsys.readouterr().out == "overall progress: 0 out of 30 tasks\nwaiting: 29 tasks: no address left\n"
+
+
+def test_other_hosts_texts_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "h1\x1b[2J\x9b1m\nh2 \u202e\ud800"
+    written = "h1\\u001b[2J\\u009b1m\\u000ah2 \\u202e\\ud800"
+    columns = {"Hostname": "HOSTNAME", "ID": "ID"}
+    output.list_rows([{"Hostname": evil, "ID": "1"}], columns, None, ["ID", "Hostname"])
+    assert capsys.readouterr().out.splitlines()[1:] == [f"1         {written}"]
+    output.list_rows([{"Hostname": evil, "ID": "1"}], columns, "{{.Hostname}}", ["ID"])
+    assert capsys.readouterr().out == written.replace("\\u000a", "\n") + "\n"
+    output.inspect(["x"], lambda _ref: {"Hostname": evil}, None, "node")
+    assert json.loads(capsys.readouterr().out) == [{"Hostname": evil}]
+    with pytest.raises(Reported):
+        output.fail_with(["\x1b[2J"])
+    assert capsys.readouterr().err == "\\u001b[2J\n"
+    display = progress.Display(quiet=False)
+    display.set("1/1", "\x1b[2J\nx")
+    assert capsys.readouterr().out == "1/1: \\u001b[2J\\u000ax\n"

@@ -99,3 +99,22 @@ def test_shown_sizes_and_durations() -> None:
     assert units.human_bytes(1536) == "1.5KiB"
     assert [units.go_duration(n * SECOND) for n in (0, 5, 90, 3600)] == ["0s", "5s", "1m30s", "1h0m0s"]
     assert units.go_duration(SECOND // 10) == "100ms"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-01T00:00:00",
+        "",
+        "banana",
+        "9999-99-99T00:00:00Z",
+        "0001-01-01T00:00:00+05:00",
+        "9999-12-31T23:59:59Z",
+    ],
+)
+def test_an_odd_time_is_shown_somehow(text: str) -> None:
+    assert units.ago(text, datetime(2026, 1, 1, tzinfo=UTC)).endswith(" ago")
+
+
+def test_a_time_without_a_zone_is_in_utc() -> None:
+    assert units.ago("2025-12-31T23:00:00", datetime(2026, 1, 1, tzinfo=UTC)) == "About an hour ago"
