@@ -21,6 +21,7 @@ from pyswarm.common.joining import (
 )
 from pyswarm.common.jointoken import same_token
 from pyswarm.common.log import get_logger
+from pyswarm.common.text import is_hostname, one_line
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import (
     Cluster,
@@ -33,6 +34,7 @@ from pyswarm.common.types import (
     NodeStatus,
 )
 from pyswarm.manager.ca import sign_node_certificate
+from pyswarm.manager.dispatcher.underlay import check_underlay_addr
 from pyswarm.manager.state import Store, Transaction
 
 log = get_logger("joining")
@@ -126,7 +128,7 @@ class JoinServer:
     async def _certificate(self, request: web.Request) -> web.Response:
         try:
             wanted = msgspec.json.decode(await request.read(), type=CertificateRequest)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, RecursionError) as exc:
             raise InvalidArgument("the joining request cannot be read") from exc
         if not self._leadership.is_leader():
             raise NotLeader(_join_addr(self._leadership.leader_addr()))
@@ -185,12 +187,17 @@ def role_of_token(cluster: Cluster, token: str) -> NodeRole:
 
 
 def new_member(wanted: CertificateRequest, role: NodeRole) -> Node:
-    """The node object of a host that joins; raises InvalidArgument for an availability that does not exist."""
+    """The node object of a host that joins; raises InvalidArgument when its name, its address, or the availability
+    it is to have is none."""
+    if not is_hostname(wanted.hostname):
+        raise InvalidArgument(f'the joining host has no valid host name: "{one_line(wanted.hostname, 64)}"')
+    check_underlay_addr(wanted.addr)
     try:
         availability = NodeAvailability(wanted.availability)
     except ValueError as exc:
+        given = one_line(wanted.availability, 64)
         raise InvalidArgument(
-            f'invalid availability "{wanted.availability}": only active, pause and drain are supported'
+            f'invalid availability "{given}": only active, pause and drain are supported'
         ) from exc
     return Node(
         id=new_id(),

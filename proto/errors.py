@@ -88,6 +88,8 @@ def error_from_rpc(exc: grpc.aio.AioRpcError, addr: str = "") -> PyswarmError:
     where = f" at {addr}" if addr else ""
     if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unavailable(f"the manager{where} did not answer in time")
+    if exc.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+        return InvalidArgument(f"the manager{where} takes no request as large as this one: {text}")
     if exc.code() is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"cannot reach the manager{where}: {_reason(text)}")
     return PyswarmError(f"the call to the manager{where} failed: {exc.code().name}: {text}")

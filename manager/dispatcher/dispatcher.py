@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from pyswarm.common.clock import Clock
-from pyswarm.common.errors import InvalidArgument, PermissionDenied, PyswarmError
+from pyswarm.common.errors import PermissionDenied, PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.common.types import (
     SECOND_NS,
@@ -26,6 +26,7 @@ from pyswarm.common.types import (
     Task,
     TaskState,
     TaskStatus,
+    timestamp,
 )
 from pyswarm.manager.dispatcher.assignments import relevant
 from pyswarm.manager.dispatcher.liveness import (
@@ -40,6 +41,7 @@ from pyswarm.manager.dispatcher.liveness import (
 )
 from pyswarm.manager.dispatcher.session import Feed, Session
 from pyswarm.manager.dispatcher.statuses import StatusWriter
+from pyswarm.manager.dispatcher.underlay import check_free, check_underlay_addr
 from pyswarm.manager.dispatcher.wire import decode_description, decode_status, encode_change
 from pyswarm.manager.leadership import RaftLeadership, not_leader
 from pyswarm.manager.state import Event, ResyncRequired, Store, Transaction
@@ -54,7 +56,7 @@ EtcdInfo = Callable[[str], tuple[Sequence[str], bytes]]
 TICK_S = 0.25
 #: A tick this late means that this process was not running, rather than that the nodes were silent.
 LATE_TICK_S = 0.5
-MAX_UPDATES_PER_CALL = 10_000
+MAX_UPDATES_PER_CALL = 1_000
 _MESSAGES = {NodeState.DOWN: SILENT_MESSAGE, NodeState.DISCONNECTED: HUNG_UP_MESSAGE}
 
 
@@ -140,6 +142,8 @@ class Dispatcher:
     async def _register(self, node_id: str, description: bytes, underlay_addr: str, peer_host: str) -> Session:
         self._require_active()
         described = decode_description(description)
+        if underlay_addr:
+            check_underlay_addr(underlay_addr)
         if self._store.view.nodes.get(node_id) is None:
             raise PermissionDenied(f"node {node_id} is not a member of this swarm")
         self._heard(node_id)
@@ -148,6 +152,8 @@ class Dispatcher:
             node = tx.view.nodes.get(node_id)
             if node is None:
                 raise PermissionDenied(f"node {node_id} is not a member of this swarm")
+            if underlay_addr:
+                check_free(tx.view.nodes.values(), node, underlay_addr, peer_host)
             addr = underlay_addr or node.status.addr or peer_host
             changed = replace(
                 node,
@@ -223,31 +229,42 @@ class Dispatcher:
     ) -> None:
         """Store what the agent observed of its own tasks; of records that are gone there is nothing to store."""
         self._require_session(node_id, session_id)
-        statuses = self._own_statuses(node_id, updates)
+        statuses, refusal = self._own_statuses(node_id, updates)
         self._status_updates.inc(len(statuses))
         await self._statuses.report(statuses)
+        if refusal is not None:
+            raise refusal
 
-    def _own_statuses(self, node_id: str, updates: Sequence[tuple[str, bytes]]) -> dict[str, TaskStatus]:
-        if len(updates) > MAX_UPDATES_PER_CALL:
-            raise InvalidArgument(f"at most {MAX_UPDATES_PER_CALL} statuses fit into one report")
-        tasks = self._store.view.tasks
+    def _own_statuses(
+        self, node_id: str, updates: Sequence[tuple[str, bytes]]
+    ) -> tuple[dict[str, TaskStatus], PyswarmError | None]:
+        """The statuses to store, and why the first of those refused was refused."""
+        tasks, now = self._store.view.tasks, timestamp(self._clock.now())
         statuses: dict[str, TaskStatus] = {}
+        refusal: PyswarmError | None = None
         for task_id, data in updates:
-            status = decode_status(data)
             task = tasks.get(task_id)
-            if task is None:
+            try:
+                if task is not None and task.node_id != node_id:
+                    raise PermissionDenied(f"task {task_id} does not run on node {node_id}")
+                status = decode_status(data, now)
+            except PyswarmError as exc:
+                refusal = refusal or exc
                 continue
-            if task.node_id != node_id:
-                raise PermissionDenied(f"task {task_id} does not run on node {node_id}")
-            statuses[task_id] = status
-        return statuses
+            if task is not None:
+                statuses[task_id] = status
+        return statuses, refusal
 
     async def leave(self, node_id: str, updates: Sequence[tuple[str, bytes]]) -> None:
         """The node has left the swarm: no more is expected of it, and ``updates`` is the last of its tasks."""
         self._require_active()
         if self._store.view.nodes.get(node_id) is None:
             raise PermissionDenied(f"node {node_id} is not a member of this swarm")
-        statuses = self._own_statuses(node_id, updates)
+        statuses, refusal = self._own_statuses(node_id, updates)
+        if isinstance(refusal, PermissionDenied):
+            raise refusal
+        if refusal is not None:
+            log.warning("a node that leaves reports what cannot be stored", node=node_id, reason=str(refusal))
         # First: a node with a session, or one that is waited for, would be made ready or silent again.
         self._end(node_id, SessionInvalid(f"node {node_id} has left the swarm"))
         self._liveness.forget(node_id)

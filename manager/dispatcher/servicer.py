@@ -1,12 +1,13 @@
 """The Dispatcher service: takes the caller's node from its certificate and hands the call to the dispatcher."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import unquote
 
+from pyswarm.common.errors import InvalidArgument
 from pyswarm.common.tls import peer_identity
-from pyswarm.manager.dispatcher.dispatcher import Dispatcher
+from pyswarm.manager.dispatcher.dispatcher import MAX_UPDATES_PER_CALL, Dispatcher
 from pyswarm.proto.errors import abort_with
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 from pyswarm.proto.v1 import dispatcher_pb2_grpc
@@ -55,7 +56,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
     async def UpdateTaskStatus(self, request: pb.UpdateTaskStatusRequest, context: Any) -> Any:
         """What the node observed."""
         try:
-            updates = [(update.task_id, update.status) for update in request.updates]
+            updates = _pairs(request.updates)
             await self._dispatcher.update_task_status(peer_identity(context).node_id, request.session_id, updates)
             return pb.UpdateTaskStatusReply()
         except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
@@ -64,11 +65,18 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
     async def Leave(self, request: pb.LeaveClusterRequest, context: Any) -> Any:
         """The node has left the swarm."""
         try:
-            updates = [(update.task_id, update.status) for update in request.updates]
+            updates = _pairs(request.updates)
             await self._dispatcher.leave(peer_identity(context).node_id, updates)
             return pb.LeaveClusterReply()
         except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
             await abort_with(context, exc)
+
+
+def _pairs(updates: Sequence[pb.TaskStatusUpdate]) -> list[tuple[str, bytes]]:
+    """Counted before anything is made of them: one message has room for a million empty ones."""
+    if len(updates) > MAX_UPDATES_PER_CALL:
+        raise InvalidArgument(f"at most {MAX_UPDATES_PER_CALL} statuses fit into one report")
+    return [(update.task_id, update.status) for update in updates]
 
 
 def _host(peer: str) -> str:

@@ -8,13 +8,16 @@ import asyncio
 from msgspec.structs import replace
 
 from pyswarm.common.clock import Clock
-from pyswarm.common.errors import FailedPrecondition, PyswarmError
+from pyswarm.common.errors import FailedPrecondition, InvalidArgument, PyswarmError
+from pyswarm.common.log import get_logger
 from pyswarm.common.types import Task, TaskStatus
 from pyswarm.manager.dispatcher.batching import Batcher
 from pyswarm.manager.state import MAX_CHANGES, Store, Transaction
 
-#: An agent's texts are for people; a worker cannot fill the store with them.
-MAX_TEXT_CHARS = 1024
+#: Statuses that cannot be stored, and why.
+Refused = dict[str, PyswarmError]
+
+log = get_logger("dispatcher")
 
 
 def next_status(task: Task, reported: TaskStatus) -> TaskStatus | None:
@@ -23,8 +26,7 @@ def next_status(task: Task, reported: TaskStatus) -> TaskStatus | None:
     now = task.status
     if now.state.ended or reported.state.rank < now.state.rank:
         return None
-    bounded = replace(reported, message=reported.message[:MAX_TEXT_CHARS], err=reported.err[:MAX_TEXT_CHARS])
-    return None if replace(bounded, timestamp=now.timestamp) == now else bounded
+    return None if replace(reported, timestamp=now.timestamp) == now else reported
 
 
 class StatusWriter:
@@ -34,10 +36,11 @@ class StatusWriter:
         self._store = store
         self._pending: dict[str, TaskStatus] = {}
         self._batcher = Batcher(clock)
-        self._committed: asyncio.Future[None] | None = None
+        self._committed: asyncio.Future[Refused] | None = None
 
     async def report(self, statuses: dict[str, TaskStatus]) -> None:
-        """Return once the statuses are stored, or superseded; raises what the commit raised."""
+        """Return once the statuses are stored, or superseded; raises what the commit raised, or why one of these
+        cannot be stored."""
         if not statuses:
             return
         for task_id, status in statuses.items():
@@ -48,7 +51,9 @@ class StatusWriter:
         if self._committed is None:
             self._committed = asyncio.get_running_loop().create_future()
         # Several reports wait for one commit; one caller that hangs up must not cancel it for the others.
-        await asyncio.shield(self._committed)
+        refused = await asyncio.shield(self._committed)
+        for task_id in statuses.keys() & refused.keys():
+            raise type(refused[task_id])(f"task {task_id}: {refused[task_id]}")
 
     async def run(self) -> None:
         """Commit batches until cancelled."""
@@ -59,14 +64,14 @@ class StatusWriter:
             if committed is None:
                 continue
             try:
-                await self._commit(batch)
+                refused = await self._commit(batch)
             except PyswarmError as exc:
                 _settle(committed, exc)
             except BaseException:
                 self._committed = committed
                 raise
             else:
-                _settle(committed, None)
+                _settle(committed, refused)
 
     def close(self, error: PyswarmError) -> None:
         """Answer everyone still waiting with ``error``."""
@@ -75,12 +80,14 @@ class StatusWriter:
         if committed is not None:
             _settle(committed, error)
 
-    async def _commit(self, batch: dict[str, TaskStatus]) -> None:
-        items = list(batch.items())
+    async def _commit(self, batch: dict[str, TaskStatus]) -> Refused:
+        """Write all that can be written; one status that cannot is nobody else's failure."""
+        items, refused = list(batch.items()), Refused()
         for start in range(0, len(items), MAX_CHANGES):
-            await self._write(items[start : start + MAX_CHANGES])
+            await self._write(items[start : start + MAX_CHANGES], refused)
+        return refused
 
-    async def _write(self, items: list[tuple[str, TaskStatus]]) -> None:
+    async def _write(self, items: list[tuple[str, TaskStatus]], refused: Refused) -> None:
         def build(tx: Transaction) -> None:
             for task_id, reported in items:
                 task = tx.view.tasks.get(task_id)
@@ -90,20 +97,22 @@ class StatusWriter:
 
         try:
             await self._store.update(build, reason="task status")
-        except FailedPrecondition:
+        except (FailedPrecondition, InvalidArgument) as exc:
             # Tasks with large specs: each change carries the whole task, and a record has a size limit.
             if len(items) == 1:
-                raise
+                refused[items[0][0]] = exc
+                log.warning("a status cannot be stored", task=items[0][0], reason=str(exc))
+                return
             middle = len(items) // 2
-            await self._write(items[:middle])
-            await self._write(items[middle:])
+            await self._write(items[:middle], refused)
+            await self._write(items[middle:], refused)
 
 
-def _settle(committed: "asyncio.Future[None]", error: PyswarmError | None) -> None:
+def _settle(committed: "asyncio.Future[Refused]", outcome: Refused | PyswarmError) -> None:
     if committed.done():
         return
-    if error is None:
-        committed.set_result(None)
+    if isinstance(outcome, dict):
+        committed.set_result(outcome)
     else:
-        committed.set_exception(error)
+        committed.set_exception(outcome)
         committed.exception()  # the callers may all have hung up

@@ -1,34 +1,100 @@
 """Objects in the dispatcher's messages. What comes from an agent is bounded and checked before it is believed."""
 
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
 import msgspec
+from msgspec.structs import replace
 
 from pyswarm.common.errors import InvalidArgument
-from pyswarm.common.types import NodeDescription, TaskState, TaskStatus
+from pyswarm.common.text import is_hostname, one_line
+from pyswarm.common.types import ContainerStatus, NodeDescription, Object, Platform, TaskState, TaskStatus
 from pyswarm.manager.dispatcher.assignments import Change
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 
 MAX_DESCRIPTION_BYTES = 64 * 1024
+#: Above what the texts below can take up, whatever their characters.
+MAX_STATUS_BYTES = 64 * 1024
+#: An agent's texts are for people; a worker cannot fill the store with them.
+MAX_TEXT_CHARS = 1024
+MAX_WORD_CHARS = 128
+MAX_LABELS = 256
+MAX_LABEL_CHARS = 1024
+#: Clocks of hosts differ a little, and a node may have been on its own for months; the rest is a wrong clock.
+MAX_AHEAD = timedelta(minutes=1)
+MAX_BEHIND = timedelta(days=366)
+_CONTAINER_ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")
+_MAX_INT32 = 2**32
+
+T = TypeVar("T", bound=Object)
+
+
+def _decode(data: bytes, kind: type[T], what: str, max_bytes: int) -> T:
+    if len(data) > max_bytes:
+        raise InvalidArgument(f"{what} is too large: {len(data)} bytes, at most {max_bytes} are allowed")
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (ValueError, OverflowError, RecursionError) as exc:
+        raise InvalidArgument(f"{what} cannot be read: {one_line(str(exc), 200)}") from exc
 
 
 def decode_description(data: bytes) -> NodeDescription:
-    """Raises InvalidArgument when it is none, or larger than any host's could be."""
-    if len(data) > MAX_DESCRIPTION_BYTES:
-        raise InvalidArgument("the node's description is too large")
-    try:
-        return msgspec.msgpack.decode(data, type=NodeDescription)
-    except msgspec.DecodeError as exc:
-        raise InvalidArgument(f"the node's description cannot be read: {exc}") from exc
+    """Raises InvalidArgument when it is none, or not one of a host."""
+    given = _decode(data, NodeDescription, "the node's description", MAX_DESCRIPTION_BYTES)
+    if not is_hostname(given.hostname):
+        raise InvalidArgument(f'the node\'s description has no valid host name: "{one_line(given.hostname, 64)}"')
+    resources = given.resources
+    if not (0 <= resources.nano_cpus < 2**63 and 0 <= resources.memory_bytes < 2**63):
+        raise InvalidArgument("the node's description has impossible resources")
+    return replace(
+        given,
+        platform=Platform(
+            architecture=one_line(given.platform.architecture, MAX_WORD_CHARS),
+            os=one_line(given.platform.os, MAX_WORD_CHARS),
+        ),
+        engine=replace(
+            given.engine,
+            engine_version=one_line(given.engine.engine_version, MAX_WORD_CHARS),
+            labels=_labels(given.engine.labels),
+        ),
+        engine_error=one_line(given.engine_error, MAX_TEXT_CHARS),
+    )
 
 
-def decode_status(data: bytes) -> TaskStatus:
-    """Raises InvalidArgument when it is none, or one only managers may set."""
-    try:
-        status = msgspec.msgpack.decode(data, type=TaskStatus)
-    except msgspec.DecodeError as exc:
-        raise InvalidArgument(f"the status cannot be read: {exc}") from exc
-    if not TaskState.ASSIGNED.rank <= status.state.rank < TaskState.REMOVE.rank:
-        raise InvalidArgument(f"an agent cannot observe the state {status.state.value}")
-    return status
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > MAX_LABELS:
+        raise InvalidArgument(f"the node's engine has {len(labels)} labels, at most {MAX_LABELS} are allowed")
+    return {one_line(k, MAX_WORD_CHARS): one_line(v, MAX_LABEL_CHARS) for k, v in labels.items()}
+
+
+def decode_status(data: bytes, now: datetime) -> TaskStatus:
+    """Raises InvalidArgument when it is none, or one only managers may set. ``now`` is the manager's time."""
+    given = _decode(data, TaskStatus, "the status", MAX_STATUS_BYTES)
+    if not TaskState.ASSIGNED.rank <= given.state.rank < TaskState.REMOVE.rank:
+        raise InvalidArgument(f"an agent cannot observe the state {given.state.value}")
+    if given.container_status is not None:
+        _check_container(given.container_status)
+    return replace(
+        given,
+        timestamp=_plausible(given.timestamp, now),
+        message=one_line(given.message, MAX_TEXT_CHARS),
+        err=one_line(given.err, MAX_TEXT_CHARS),
+    )
+
+
+def _check_container(status: ContainerStatus) -> None:
+    if not _CONTAINER_ID.fullmatch(status.container_id):
+        raise InvalidArgument("the status names no valid container")
+    if not (0 <= status.pid < _MAX_INT32 and -_MAX_INT32 < status.exit_code < _MAX_INT32):
+        raise InvalidArgument("the status has an impossible process id or exit code")
+
+
+def _plausible(given: datetime, now: datetime) -> datetime:
+    """``given`` in UTC, or ``now`` when no host with a working clock would say so."""
+    if given.tzinfo is None or not -MAX_BEHIND <= given - now <= MAX_AHEAD:
+        return now
+    return given.astimezone(UTC)
 
 
 def encode_change(change: Change) -> pb.AssignmentChange:

@@ -1,7 +1,9 @@
 """The dispatcher over real gRPC: sessions, liveness, assignments, status reports, and who may do what."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc.aio
@@ -10,7 +12,14 @@ import pytest
 from msgspec.structs import replace
 from support.managers import TestCluster, eventually, running_cluster
 
-from pyswarm.common.errors import InvalidArgument, NotLeader, PermissionDenied, PyswarmError, Unavailable
+from pyswarm.common.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotLeader,
+    PermissionDenied,
+    PyswarmError,
+    Unavailable,
+)
 from pyswarm.common.ids import new_id
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import (
@@ -26,11 +35,13 @@ from pyswarm.common.types import (
     TaskState,
     TaskStatus,
 )
+from pyswarm.manager.state import ChangeTooLarge
 from pyswarm.proto.errors import SessionInvalid, error_from_rpc
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 from pyswarm.proto.v1 import dispatcher_pb2_grpc
 
 PERIOD_S = 0.2
+_HOSTS = itertools.cycle(range(1, 255))
 
 
 class Agent:
@@ -38,6 +49,7 @@ class Agent:
 
     def __init__(self, cluster: TestCluster, identity: TLSIdentity, manager: int = 0) -> None:
         self.node_id = identity.node_id
+        self.addr = f"192.0.2.{next(_HOSTS)}"
         self.channel = identity.channel(cluster.managers[manager].addr)
         self.stub: Any = dispatcher_pb2_grpc.DispatcherStub(self.channel)
         self.session_id = ""
@@ -54,7 +66,7 @@ class Agent:
 
     async def open(self, hostname: str = "w1") -> pb.SessionMessage:
         description = msgspec.msgpack.encode(NodeDescription(hostname=hostname))
-        request = pb.SessionRequest(description=description, underlay_addr="192.0.2.1")
+        request = pb.SessionRequest(description=description, underlay_addr=self.addr)
         self.session = self.stub.Session(request)
         message = await self.message()
         self.session_id = message.session_id
@@ -168,7 +180,7 @@ async def test_a_session_makes_the_node_ready_and_says_where_everything_is(
     stored = node(cluster, agent)
     assert msgspec.msgpack.decode(message.node, type=Node) == stored
     assert (stored.status.state, stored.status.addr) == (NodeState.READY, "192.0.2.1")
-    assert stored.underlay_addr == "192.0.2.1"
+    assert stored.underlay_addr == agent.addr
     assert stored.description.hostname == "w1"
 
 
@@ -478,3 +490,95 @@ async def test_figures(cluster: TestCluster, agent: Agent) -> None:
     assert value("pyswarm_dispatcher_sessions") == 1
     assert value("pyswarm_dispatcher_heartbeats_total") == 1
     assert value("pyswarm_dispatcher_nodes", {"state": "ready"}) == 1
+
+
+async def test_a_request_no_agent_sends_is_refused_unread(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    huge = pb.TaskStatusUpdate(task_id="x", status=b"x" * (5 << 20))
+    with pytest.raises(InvalidArgument, match="takes no request as large"):
+        await agent.call(agent.stub.UpdateTaskStatus(pb.UpdateTaskStatusRequest(updates=[huge])))
+    many = [pb.TaskStatusUpdate() for _ in range(1001)]
+    request = pb.UpdateTaskStatusRequest(session_id=agent.session_id, updates=many)
+    with pytest.raises(InvalidArgument, match="at most 1000 statuses"):
+        await agent.call(agent.stub.UpdateTaskStatus(request))
+    await agent.heartbeat()
+
+
+async def test_one_bad_status_does_not_keep_the_others_from_being_stored(
+    cluster: TestCluster, agent: Agent
+) -> None:
+    await agent.open()
+    tasks = [new_task(agent) for _ in range(3)]
+    await put(cluster, *tasks)
+    good = msgspec.msgpack.encode(TaskStatus(state=TaskState.RUNNING))
+    bad = msgspec.msgpack.encode(
+        TaskStatus(state=TaskState.RUNNING, container_status=ContainerStatus(container_id="c" * 2000))
+    )
+    updates = [
+        pb.TaskStatusUpdate(task_id=task.id, status=data)
+        for task, data in zip(tasks, (good, bad, good), strict=True)
+    ]
+    with pytest.raises(InvalidArgument, match="no valid container"):
+        await agent.call(
+            agent.stub.UpdateTaskStatus(pb.UpdateTaskStatusRequest(session_id=agent.session_id, updates=updates))
+        )
+    states = [state_of(cluster, task) for task in tasks]
+    assert states == [TaskState.RUNNING, TaskState.ASSIGNED, TaskState.RUNNING]
+
+
+async def test_a_status_that_cannot_be_stored_fails_its_own_node_only(
+    cluster: TestCluster, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Agent(cluster, await cluster.add_worker("w2"))
+    await other.open("w2")
+    await agent.open()
+    mine, foreign = new_task(agent), new_task(other)
+    await put(cluster, mine, foreign)
+    update = cluster.store.update
+
+    async def refuse(build: Any, *, reason: str = "") -> Any:
+        def checked(tx: Any) -> Any:
+            result = build(tx)
+            if tx.view.tasks.get(foreign.id).status.err == "too large":
+                raise ChangeTooLarge("this change is too large")
+            return result
+
+        return await update(checked, reason=reason)
+
+    monkeypatch.setattr(cluster.store, "update", refuse)
+    results = await asyncio.gather(
+        other.report(foreign.id, TaskState.FAILED, err="too large"),
+        agent.report(mine.id, TaskState.RUNNING),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], FailedPrecondition)
+    assert results[1] is None
+    assert state_of(cluster, mine) is TaskState.RUNNING
+    assert state_of(cluster, foreign) is TaskState.ASSIGNED
+    await other.channel.close(grace=None)
+
+
+async def test_a_status_gets_the_manager_s_time_when_its_own_is_none(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    task = new_task(agent)
+    await put(cluster, task)
+    status = msgspec.msgpack.encode({"State": "running", "Timestamp": "2024-01-01T00:00:00"})
+    update = pb.TaskStatusUpdate(task_id=task.id, status=status)
+    await agent.call(
+        agent.stub.UpdateTaskStatus(pb.UpdateTaskStatusRequest(session_id=agent.session_id, updates=[update]))
+    )
+    stored = cluster.store.view.tasks.get(task.id)
+    assert stored is not None
+    assert abs((datetime.now(UTC) - stored.status.timestamp).total_seconds()) < 60
+
+
+async def test_the_underlay_address_of_another_node_is_refused(cluster: TestCluster, agent: Agent) -> None:
+    await agent.open()
+    thief = Agent(cluster, await cluster.add_worker("w2"))
+    thief.addr = agent.addr
+    with pytest.raises(FailedPrecondition, match=f"the underlay address {agent.addr} is that of node"):
+        await thief.open("w2")
+    thief.addr = "banana"
+    with pytest.raises(InvalidArgument, match="invalid underlay address"):
+        await thief.open("w2")
+    await thief.channel.close(grace=None)

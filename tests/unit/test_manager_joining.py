@@ -51,3 +51,18 @@ async def test_attempts_are_limited_per_client_and_memory_is_bounded() -> None:
     for number in range(100):
         limit.allow(f"c{number}")
     assert len(limit._buckets) == 10
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hostname": "h\x1b[2J"}, {"hostname": "a b"}, {"hostname": "h\n"}, {"hostname": "h" * 254},
+        {"hostname": ""},
+        {"addr": "not-an-address"}, {"addr": "224.0.0.1"}, {"addr": "0.0.0.0"}, {"addr": "2001:db8::1"},
+    ],
+)  # fmt: skip
+def test_a_name_or_an_address_that_is_none_is_refused(fields: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        new_member(request(**fields), NodeRole.WORKER)
+    assert str(caught.value).isprintable()
+    assert new_member(request(hostname="Host_1.example.com"), NodeRole.WORKER).description.hostname

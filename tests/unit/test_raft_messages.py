@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyswarm.common.errors import InvalidArgument
-from pyswarm.manager.raft import Member
+from pyswarm.common.tls import MAX_REQUEST_BYTES
+from pyswarm.manager.raft import Member, RaftConfig
 from pyswarm.manager.raft.entries import decode_members, encode_members
 from pyswarm.manager.raft.messages import (
     Append,
@@ -22,6 +23,7 @@ from pyswarm.manager.raft.messages import (
     decode,
     encode,
 )
+from pyswarm.manager.state.transaction import MAX_RECORD_BYTES
 
 MESSAGES: list[Message] = [
     Append("a:2377", 3, 9, 4, 2, 3, [(3, b"\x00command"), (3, b"\x01")]),
@@ -66,3 +68,13 @@ def test_a_pickle_is_refused() -> None:
 def test_membership_entries_carry_the_whole_list() -> None:
     members = (Member("a", "10.0.0.1:2377"), Member("b", "10.0.0.2:2377"))
     assert decode_members(encode_members(members)) == members
+
+
+def test_every_message_fits_into_what_a_manager_takes() -> None:
+    config = RaftConfig(data_dir="", node_id="n", addr="192.0.2.1:2377")
+    largest = Append(config.addr, 2**63, 2**63, 2**63, 2**63, 2**63, [(2**63, bytes(config.max_command_bytes))])
+    assert len(encode(largest)) < MAX_REQUEST_BYTES * 3 // 4
+    # A batch of several entries, and a piece of a snapshot, are bounded by themselves.
+    assert config.append_batch_bytes < MAX_REQUEST_BYTES // 2
+    assert config.snapshot_chunk_bytes < MAX_REQUEST_BYTES // 2
+    assert config.max_command_bytes >= MAX_RECORD_BYTES
