@@ -7,6 +7,7 @@ from typing import Any
 import grpc.aio
 import msgspec
 
+from pyswarm.agent.reports import fitting
 from pyswarm.agent.session import connected
 from pyswarm.common.errors import NotLeader, PermissionDenied, PyswarmError, Unavailable
 from pyswarm.common.tls import TLSIdentity
@@ -19,14 +20,14 @@ from pyswarm.proto.v1 import dispatcher_pb2_grpc
 LIMIT_S = 3.0
 _CONNECT_LIMIT_S = 1.0
 _AGAIN_S = 0.2
-_MAX_UPDATES = 10_000
+_MAX_UPDATES = 1_000
 
 
 async def say_goodbye(identity: TLSIdentity, managers: Sequence[str], statuses: Mapping[str, TaskStatus]) -> str:
     """Tell whoever leads that this node is gone, with the last of its tasks; why that failed, or nothing."""
     updates = [
         pb.TaskStatusUpdate(task_id=task_id, status=msgspec.msgpack.encode(status))
-        for task_id, status in list(statuses.items())[:_MAX_UPDATES]
+        for task_id, status in fitting(statuses.items(), _MAX_UPDATES)
     ]
     request = pb.LeaveClusterRequest(updates=updates)
     reason = "no manager answered"

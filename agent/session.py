@@ -13,7 +13,7 @@ import grpc.aio
 import msgspec
 
 from pyswarm.agent.metrics import AgentMetrics
-from pyswarm.agent.reports import BATCH_WINDOW_S, StatusReports
+from pyswarm.agent.reports import BATCH_WINDOW_S, REFUSED_AGAIN_S, StatusReports
 from pyswarm.agent.worker import Assignment, Removal
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import (
@@ -47,8 +47,8 @@ BACKOFF_MAX_S = 2.0
 STEADY_S = 2.0
 _MAX_REDIRECTS = 3
 
-#: A reply none of these can be helped by saying the same again.
-_FINAL = (InvalidArgument, NotFound, PermissionDenied, FailedPrecondition)
+#: After a reply of these, saying the same again at once is of no use.
+_REFUSALS = (InvalidArgument, NotFound, PermissionDenied, FailedPrecondition)
 
 
 class Assignee(Protocol):
@@ -193,6 +193,7 @@ class Session:
                     self._heartbeats(stub, first, description),
                     self._assignments(stub, first.session_id),
                     self._send_reports(stub, first.session_id),
+                    self._report_again(),
                     self._renewed(),
                 )
         except TimeoutError as exc:
@@ -280,6 +281,11 @@ class Session:
             await self._clock.sleep(BATCH_WINDOW_S)
             await self._report(stub, session_id, self._reports.batch())
 
+    async def _report_again(self) -> None:
+        while True:
+            self._reports.again()
+            await self._clock.sleep(REFUSED_AGAIN_S)
+
     async def _report(self, stub: Any, session_id: str, batch: list[tuple[str, TaskStatus]]) -> None:
         updates = [
             pb.TaskStatusUpdate(task_id=task_id, status=msgspec.msgpack.encode(status))
@@ -290,16 +296,18 @@ class Session:
             await stub.UpdateTaskStatus(request, timeout=REPORT_LIMIT_S)
         except grpc.aio.AioRpcError as exc:
             error = error_from_rpc(exc)
-            if not isinstance(error, _FINAL):
+            if not isinstance(error, _REFUSALS):
                 raise error from exc
-            if len(batch) > 1:
-                for single in batch:
-                    await self._report(stub, session_id, [single])
+            middle = len(batch) // 2
+            if middle:
+                await self._report(stub, session_id, batch[:middle])
+                await self._report(stub, session_id, batch[middle:])
                 return
             log.warning("a status report was refused", task=batch[0][0], reason=str(error))
+            self._reports.refused(*batch[0])
         else:
             self._worker.acknowledged(batch)
-        self._reports.acknowledged(batch)
+            self._reports.acknowledged(batch)
 
 
 class _Renewed(PyswarmError):

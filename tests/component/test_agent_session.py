@@ -6,16 +6,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.agents import RememberingOverlay, a_network, a_task, an_agent, until
 from support.dispatcher import FakeDispatcher, agent_identity, gone
 from support.fake_engine import FakeEngine
 from support.pki import Pki
 
+from pyswarm.agent import session
 from pyswarm.agent.agent import Agent
 from pyswarm.agent.goodbye import LIMIT_S
-from pyswarm.common.errors import InvalidArgument, OutcomeUnknown, Unavailable
-from pyswarm.common.types import TaskState
+from pyswarm.agent.reports import StatusReports
+from pyswarm.common.errors import FailedPrecondition, InvalidArgument, OutcomeUnknown, Unavailable
+from pyswarm.common.tls import MAX_REQUEST_BYTES
+from pyswarm.common.types import TaskState, TaskStatus
 
 S = TaskState
 
@@ -245,3 +249,48 @@ async def test_leaving_takes_not_long_when_no_manager_is_there(node: Node, leade
         await leader.kill()
         async with asyncio.timeout(LIMIT_S + 2):
             assert await agent.leave([leader.addr]) == ""
+
+
+async def test_a_refused_status_is_reported_again_later(
+    node: Node, leader: FakeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "REFUSED_AGAIN_S", 0.2)
+    task = a_task(node.node_id)
+    async with node.running(leader) as agent:
+        leader.assign(items=[task])
+        await leader.until((task, S.RUNNING))
+        leader.refusals = [FailedPrecondition("this change is too large")] * 3
+        node.engine.exit(task.container_name, 1)
+        await leader.until((task, S.FAILED))
+        assert not leader.refusals
+        assert agent.connected
+
+
+def test_reports_are_split_below_what_a_manager_takes() -> None:
+    reports = StatusReports()
+    for number in range(200):
+        reports.put(f"t{number:03}", TaskStatus(state=S.FAILED, err="x" * 50_000))
+    sent = 0
+    while batch := reports.batch():
+        assert 0 < sum(len(msgspec.msgpack.encode(status)) for _, status in batch) <= MAX_REQUEST_BYTES // 2
+        sent += len(batch)
+        reports.acknowledged(batch)
+    assert sent == 200
+
+
+def test_what_was_refused_is_kept_until_it_changes() -> None:
+    reports = StatusReports()
+    old, new = TaskStatus(state=S.RUNNING), TaskStatus(state=S.FAILED)
+    reports.put("t", old)
+    reports.refused("t", old)
+    assert reports.batch() == []
+    reports.again()
+    assert reports.batch() == [("t", old)]
+    reports.refused("t", old)
+    reports.put("t", new)
+    reports.again()
+    assert reports.batch() == [("t", new)]
+    reports.refused("t", new)
+    reports.forget("t")
+    reports.again()
+    assert reports.batch() == []
