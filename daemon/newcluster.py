@@ -32,7 +32,7 @@ def new_cluster(
     data_path_port: int,
     options: InitOptions,
 ) -> tuple[Membership, TLSIdentity, Bootstrap]:
-    """The first node's membership and certificate, and what its manager puts into the store. Nothing is written."""
+    """The first node's membership and certificate, and what its manager puts into the store; writes nothing."""
     cluster_id, node_id = new_id(), new_id()
     root_pem, root_key = create_root(cluster_id)
     key_pem, csr_pem = new_key_and_request()
