@@ -14,7 +14,7 @@ from aiohttp import web
 from pyswarm.common.log import configure_logging, get_logger
 from pyswarm.common.parentpipe import watch_parent
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.gateway.app import make_app
+from pyswarm.gateway.app import make_app, make_runner
 from pyswarm.gateway.backend import API_VERSION, Backend
 from pyswarm.gateway.cluster import ClusterAccess
 from pyswarm.gateway.connector import ManagerConnector
@@ -64,7 +64,7 @@ async def serve(socket_path: Path, node_socket: str, parent_pipe: int) -> None:
     connector = ManagerConnector(ControlClient, tasks)
     engine = Engine(API_VERSION)
     app = make_app(Backend(ClusterAccess(node, connector), engine, tasks))
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
+    runner = make_runner(app, _SHUTDOWN_S)
     await runner.setup()
     listener = bind_socket(socket_path)
     mine = os.stat(socket_path).st_ino

@@ -14,6 +14,8 @@ log = get_logger("gateway")
 
 _VERSIONED = re.compile(r"^/v(\d+)\.(\d+)(/.*)$")
 _MAX_BODY_BYTES = 4 * 1024 * 1024
+#: As the engine: builds have their arguments in the path, and credentials of all registries in one header.
+_MAX_HEAD_BYTES = 1024 * 1024
 #: First path elements the engine serves; anything else is nobody's.
 _ENGINE_PATHS = frozenset(
     {
@@ -43,6 +45,19 @@ def make_app(backend: Backend) -> web.Application:
             app.router.add_route(route.method, "/v{api_major:\\d+}.{api_minor:\\d+}" + route.path, route.handler)
     app.router.add_route("*", "/{tail:.*}", _elsewhere)
     return app
+
+
+def make_runner(app: web.Application, shutdown_s: float) -> web.AppRunner:
+    """Serves the application; a client that goes ends its request, and bodies are passed on as they are."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=shutdown_s,
+        auto_decompress=False,
+        max_line_size=_MAX_HEAD_BYTES,
+        max_field_size=_MAX_HEAD_BYTES,
+    )
 
 
 async def _headers(_request: web.Request, response: web.StreamResponse) -> None:

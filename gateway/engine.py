@@ -10,11 +10,13 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pyswarm.common.errors import PyswarmError, Unavailable
-from pyswarm.gateway.fields import not_supported
+from pyswarm.gateway import tunnel
 
 #: What belongs to one connection and is not passed on (RFC 9110, 7.6.1).
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host"}
+    # Answered by the gateway's own HTTP server.
+    | {"expect"}
 )
 _CHUNK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 5.0
@@ -43,7 +45,8 @@ class Engine:
         if session is None:
             path = engine.removeprefix("unix://")
             session = self._sessions[engine] = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(path, limit=0),
+                # One connection each: one kept from before a restart of the engine would fail the next request.
+                connector=aiohttp.UnixConnector(path, limit=0, force_close=True),
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -67,11 +70,14 @@ class Engine:
 
     async def forward(self, request: web.Request, engine: str, body: bytes | None = None) -> web.StreamResponse:
         """Pass the request on as it is (with ``body`` if it was read already) and stream the answer back."""
-        if "upgrade" in request.headers.get("Connection", "").lower():
-            raise not_supported(f"an interactive stream ({request.method} {request.path})")
         path = request.raw_path
         if not _VERSIONED.match(path):
             path = self._prefix + path
+        if tunnel.is_stream(request):
+            try:
+                return await tunnel.forward(request, engine.removeprefix("unix://"), path)
+            except (OSError, TimeoutError) as exc:
+                raise _no_answer(engine, exc) from exc
         headers = CIMultiDict((k, v) for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP)
         data: Any = body
         if body is not None:
@@ -107,6 +113,10 @@ class Engine:
                     request.transport.abort()
                 return response
             await response.write_eof()
+            if not request.content.is_eof():
+                # Answered before all was sent, and not waiting for the rest.
+                reply.close()
+                response.force_close()
             return response
 
     async def close(self) -> None:

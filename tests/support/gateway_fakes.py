@@ -48,7 +48,7 @@ from pyswarm.common.types import (
     Version,
     timestamp,
 )
-from pyswarm.gateway.app import make_app
+from pyswarm.gateway.app import make_app, make_runner
 from pyswarm.gateway.backend import API_VERSION, Backend
 from pyswarm.gateway.cluster import ClusterAccess
 from pyswarm.gateway.engine import Engine
@@ -444,10 +444,10 @@ class FakeEngine:
 class Rig:
     """A gateway on ``socket`` with everything behind it at hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine_socket: Path | None = None) -> None:
         self.socket = folder / "docker.sock"
         self.host = f"unix://{self.socket}"
-        self.engine_socket = folder / "engine.sock"
+        self.engine_socket = engine_socket or folder / "engine.sock"
         self.engine = FakeEngine()
         self.node = FakeNode(f"unix://{self.engine_socket}")
 
@@ -458,9 +458,10 @@ class Rig:
 
 
 @asynccontextmanager
-async def running_gateway(folder: Path) -> Any:
-    """The real gateway application on a unix socket in ``folder``, with fakes behind it."""
-    rig = Rig(folder)
+async def running_gateway(folder: Path, engine_socket: Path | None = None) -> Any:
+    """The real gateway application on a unix socket in ``folder``, with fakes behind it, or before the engine at
+    ``engine_socket``."""
+    rig = Rig(folder, engine_socket)
     tasks = TaskGroupOwner("test-gateway")
     engine = Engine(API_VERSION)
 
@@ -470,8 +471,12 @@ async def running_gateway(folder: Path) -> Any:
     app = make_app(Backend(ClusterAccess(rig.node, connect), engine, tasks))
     runners = []
     try:
-        for application, path in ((rig.engine.app(), rig.engine_socket), (app, rig.socket)):
-            runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
+        sites = [(make_runner(app, 0.5), rig.socket)]
+        if engine_socket is None:
+            sites.insert(
+                0, (web.AppRunner(rig.engine.app(), access_log=None, shutdown_timeout=0.5), rig.engine_socket)
+            )
+        for runner, path in sites:
             await runner.setup()
             runners.append(runner)
             await web.UnixSite(runner, str(path)).start()
