@@ -20,6 +20,8 @@ from pyswarm.common.tls import MANAGER_OU, WORKER_OU, manager_name, node_name
 
 _BACKDATE = timedelta(hours=1)
 _ROOT_LIFE = timedelta(days=20 * 365)
+#: A request for a P-256 key takes a few hundred bytes.
+MAX_CSR_BYTES = 8 * 1024
 
 
 def create_root(cluster_id: str, now: datetime | None = None) -> tuple[bytes, bytes]:
@@ -78,6 +80,8 @@ def sign_node_certificate(
     ``addr`` becomes an IP name of the certificate of a manager: etcd's members dial one another by address.
     Raises InvalidArgument when the request is not one, or not signed by its own key.
     """
+    if len(csr_pem) > MAX_CSR_BYTES:
+        raise InvalidArgument(f"the certificate request is too large: at most {MAX_CSR_BYTES} bytes are allowed")
     try:
         request = x509.load_pem_x509_csr(csr_pem)
         if not request.is_signature_valid:

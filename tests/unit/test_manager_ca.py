@@ -78,3 +78,8 @@ def test_the_root_itself_is_nobody() -> None:
 
 def test_a_key_is_in_no_repr() -> None:
     assert "SECRET" not in repr(TLSIdentity(b"ca", b"cert", b"SECRET"))
+
+
+def test_a_huge_request_is_refused_unread() -> None:
+    with pytest.raises(InvalidArgument, match="too large"):
+        certificate("worker", new_key_and_request()[1] + b"\n" * 10_000)
