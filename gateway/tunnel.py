@@ -103,7 +103,7 @@ class _End(asyncio.Protocol):
     def _await_hangup(self) -> bool:
         """Whether the peer closed its socket altogether, rather than only ended what it sends.
 
-        If it does so later, the loop, which no longer reads here, would not notice; so an epoll for that is watched.
+        If it does so later, the loop, which no longer reads here, would not notice: an epoll is watched for that.
         """
         if self.transport is None:
             return True

@@ -363,3 +363,19 @@ async def test_an_engine_that_breaks_off_is_not_taken_for_the_end(gateway: Gatew
     for request in (upgrade("/containers/c/attach"), b"GET /images/json HTTP/1.1\r\nHost: x\r\n\r\n"):
         async with gateway.client(request) as (reader, _):
             assert (await reader.readuntil(b"}\n")).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_a_gateway_that_stops_ends_its_streams(tmp_path: Path) -> None:
+    engine = Engine()
+    engine.talk = echo_after_eof
+    server = await asyncio.start_unix_server(engine, str(tmp_path / "engine.sock"))
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            async with running_gateway(tmp_path, tmp_path / "engine.sock") as rig:
+                reader, writer = await asyncio.open_unix_connection(str(rig.socket))
+                writer.write(upgrade("/containers/c/attach"))
+                await reader.readuntil(b"ready ")
+            assert await reader.read(-1) in (b"", b"got ")
+            writer.close()
+    finally:
+        server.close()
