@@ -50,7 +50,8 @@ def _endpoints(task: Task, networks: dict[str, NetworkEntry]) -> dict[tuple[str,
             service_id=task.service_id,
             service_name=task.service_name,
             slot=task.slot,
-            ready=task.status.state is TaskState.RUNNING,
+            # A task that is told to end leaves names before it is stopped.
+            ready=task.status.state is TaskState.RUNNING and task.desired_state.rank <= TaskState.RUNNING.rank,
         )
         for attached in task.networks
         if attached.network_id in networks and attached.addr
