@@ -16,7 +16,9 @@ from prometheus_client import CollectorRegistry
 from pyswarm.common.clock import Clock
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
+from pyswarm.overlay.dns.service import RESOLV_CONF, RESOLVER_ADDR, RESOLVER_PORT, NameService
 from pyswarm.overlay.errors import OverlayError
+from pyswarm.overlay.linux.address import put_local_addr, remove_local_addr
 from pyswarm.overlay.linux.monitor import Monitor
 from pyswarm.overlay.metrics import OverlayMetrics
 from pyswarm.overlay.objects import VXLAN_OVERHEAD_BYTES, LocalNetwork, bridge_name, vxlan_name
@@ -24,6 +26,7 @@ from pyswarm.overlay.reconcile import Outcome, Reconciler
 from pyswarm.overlay.registry.model import OverlayState
 
 __all__ = [
+    "RESOLVER_ADDR",
     "VXLAN_OVERHEAD_BYTES",
     "LocalNetwork",
     "Overlay",
@@ -77,7 +80,8 @@ def bridge_network_options(network: LocalNetwork) -> dict[str, Any]:
 
 async def remove_leftover_devices() -> list[str]:
     """Remove every VXLAN device of ours, on a host that is in no swarm; their names. One that stays would hold
-    the port a new overlay needs."""
+    the port a new overlay needs. The resolver's address goes too."""
+    await asyncio.to_thread(remove_local_addr, RESOLVER_ADDR)
     return await asyncio.to_thread(lambda: Reconciler("", "", 0).prune((), ()))
 
 
@@ -93,6 +97,9 @@ class Overlay:
         registry: CollectorRegistry | None = None,
         vxlan_port: int = 4789,
         resync_s: float = RESYNC_S,
+        dns_addr: str = RESOLVER_ADDR,
+        dns_port: int = RESOLVER_PORT,
+        resolv_conf: str = RESOLV_CONF,
         on_failure: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self._clock = clock
@@ -101,6 +108,15 @@ class Overlay:
         self._reconciler = Reconciler(node_id, underlay_addr, vxlan_port)
         self._monitor = Monitor(self._wake)
         self._tasks = TaskGroupOwner("overlay", on_failure)
+        self._name_service = NameService(
+            clock=clock,
+            registry=registry,
+            put_addr=lambda: self._in_thread(lambda: put_local_addr(dns_addr)),
+            addr=dns_addr,
+            port=dns_port,
+            resolv_conf=resolv_conf,
+            on_failure=on_failure,
+        )
         self._executor: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._work = asyncio.Event()
@@ -111,14 +127,16 @@ class Overlay:
         self._retrying = False
 
     async def start(self) -> None:
-        """Begin to watch and repair. Nothing is touched before a network is attached."""
+        """Begin to watch, to repair, and to answer names. No network is touched before it is attached."""
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay-netlink")
         self._monitor.start()
         self._tasks.spawn(self._run(), "reconcile")
         self._tasks.spawn(self._tick(), "resync")
+        await self._name_service.start()
 
     async def stop(self) -> None:
-        """Watch no more. The data plane stays in place, and containers go on talking."""
+        """Watch and answer no more. The data plane stays in place, and containers go on talking."""
+        await self._name_service.stop()
         self._monitor.stop()
         await self._tasks.stop()
         if self._executor is not None:
@@ -127,8 +145,9 @@ class Overlay:
                 executor.shutdown(wait=False)
 
     def update(self, state: OverlayState) -> None:
-        """Take the newest desired state; what it changes is in the kernel soon after."""
+        """Take the newest desired state; what it changes is in answers at once and in the kernel soon after."""
         self._state = state
+        self._name_service.update(state)
         self._wake()
 
     async def attach(self, network: LocalNetwork) -> None:
@@ -157,6 +176,17 @@ class Overlay:
             removed = await self._in_thread(lambda: self._reconciler.prune(attached, keep))
         if removed:
             log.info("removed leftover network devices", devices=removed)
+
+    def set_client(self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str]) -> None:
+        """A container of this host asks for names from any of ``addrs``, and may see what is on these networks.
+
+        Containers with a way out of the host ask from their address there, not from one of a cluster network.
+        """
+        self._name_service.set_client(client_id, addrs, network_ids)
+
+    def forget_client(self, client_id: str) -> None:
+        """The container asks no more; one never heard of is fine."""
+        self._name_service.forget_client(client_id)
 
     def attached(self) -> tuple[LocalNetwork, ...]:
         """The networks this host takes part in."""

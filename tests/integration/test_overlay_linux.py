@@ -11,6 +11,8 @@ import pytest
 from support.env import require_binary, require_root, wait_until
 from support.overlay_net import BRIDGE, NETWORK, VNI, VXLAN, Host, Net, Space, mac_of, run, state, three_hosts
 
+from pyswarm.overlay.api import RESOLVER_ADDR
+
 pytestmark = pytest.mark.integration_netns
 
 A, B, C = "10.50.0.11", "10.50.0.12", "10.50.0.13"
@@ -217,8 +219,14 @@ def test_prune_removes_only_our_own_strays(world: World) -> None:
         assert "pswv77" not in links
         assert "pswv78" in links, "without our mark it is somebody else's"
         assert VXLAN in links
+        wait_until(
+            lambda: RESOLVER_ADDR in world.one.ip("addr", "show", "dev", "lo"), 5, "names have their address"
+        )
+        assert ":53" in world.one.sh("ss", "-Hnltu", "src", RESOLVER_ADDR)
         assert world.one.tell("leftovers") == [VXLAN], "all of ours, and nothing else"
+        assert RESOLVER_ADDR not in world.one.ip("addr", "show", "dev", "lo")
         world.one.tell("reconcile")
+        wait_until(lambda: RESOLVER_ADDR in world.one.ip("addr", "show", "dev", "lo"), 10, "it is put back")
         wait_until(lambda: in_place(world.one), 5, "the overlay makes its own again")
     finally:
         world.one.ip("link", "del", "pswv78")
