@@ -22,6 +22,14 @@ class DataPlane(Protocol):
         """Remove what is left of networks that are neither attached nor to be kept."""
         ...
 
+    def set_client(self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str]) -> None:
+        """A container asks for names from these addresses, and is on these networks."""
+        ...
+
+    def forget_client(self, client_id: str) -> None:
+        """The container asks no more; one never heard of is fine."""
+        ...
+
 
 def local(network: Network) -> LocalNetwork:
     """A cluster network as engine and overlay see it."""

@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from pyswarm.agent.dataplane import DataPlane, local
-from pyswarm.agent.engine import Attachment, Engine, EngineError, EngineUnavailable
+from pyswarm.agent.engine import Attachment, ContainerInfo, Engine, EngineError, EngineUnavailable
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
@@ -80,8 +80,17 @@ class NetworkKeeper:
                     await self._clear_way(network)
                     await self._put_in_place(network)
 
+    def introduce(self, task: Task, container: ContainerInfo) -> None:
+        """Have the task's container given the names on its networks, as far as its addresses are known."""
+        if task.networks:
+            addrs = [wanted.addr.partition("/")[0] for wanted in task.networks]
+            if container.egress_addr:
+                addrs.append(container.egress_addr)
+            self._overlay.set_client(task.id, addrs, [wanted.network_id for wanted in task.networks])
+
     def release(self, task: Task) -> None:
         """The task needs its networks no more."""
+        self._overlay.forget_client(task.id)
         for wanted in task.networks:
             users = self._users.get(wanted.network_id, set())
             users.discard(task.id)

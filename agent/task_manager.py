@@ -227,6 +227,7 @@ class TaskManager:
     async def _start(self) -> None:
         name = self.task.container_name
         container = await self._around.engine.inspect(name)
+        self._around.networks.introduce(self.task, container)
         if not container.started:  # else by an agent that ended before it could write that down
             try:
                 await self._around.engine.start(name)
@@ -236,10 +237,13 @@ class TaskManager:
                 raise EngineError(f"starting container failed: {exc}") from exc
             self._around.metrics.container_starts.inc()
             container = await self._around.engine.inspect(name)
+        self._around.networks.introduce(self.task, container)
         self._set(transitions.observed(self.record.status, container, name, self._now()))
 
     async def _observe(self) -> None:
         container = await self._container()
+        if container is not None and container.running:
+            self._around.networks.introduce(self.task, container)
         self._set(transitions.observed(self.record.status, container, self.task.container_name, self._now()))
 
     async def _stop(self) -> None:

@@ -24,7 +24,10 @@ class Attachment(msgspec.Struct, frozen=True):
 
 
 class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A container as the engine last knew it. ``started``: its process has run, or was tried, at least once."""
+    """A container as the engine last knew it. ``started``: its process has run, or was tried, at least once.
+
+    ``egress_addr`` is its address on the way out of the host, from which it asks for names; empty without one.
+    """
 
     id: str
     name: str
@@ -32,6 +35,7 @@ class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
     running: bool = False
     started: bool = False
     pid: int = 0
+    egress_addr: str = ""
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""

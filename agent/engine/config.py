@@ -6,6 +6,7 @@ from typing import Any
 
 from pyswarm.agent.engine.api import NODE_LABEL, OURS_LABEL, TASK_LABEL, Attachment
 from pyswarm.common.types import SECOND_NS, ContainerSpec, Task
+from pyswarm.overlay.api import RESOLVER_ADDR
 
 DEFAULT_GRACE_NS = 10 * SECOND_NS
 #: From this version of its API on, an endpoint's MAC address is taken; before, it always follows from the address.
@@ -84,5 +85,7 @@ def container_config(task: Task, attachments: Sequence[Attachment], api: tuple[i
     if attachments:
         first = attachments[0]
         host["NetworkMode"] = first.network.name
+        # Behind the engine's own resolver, which knows the containers of this host only.
+        host["Dns"] = [RESOLVER_ADDR]
         config["NetworkingConfig"] = {"EndpointsConfig": {first.network.name: endpoint(first, api)}}
     return config

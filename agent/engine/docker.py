@@ -275,6 +275,7 @@ def _container_error(exc: EngineRefusal, name: str) -> EngineError:
 
 def _info_of(shown: Mapping[str, Any]) -> ContainerInfo:
     state = shown.get("State") or {}
+    attached = (shown.get("NetworkSettings") or {}).get("Networks") or {}
     return ContainerInfo(
         id=str(shown.get("Id", "")),
         name=str(shown.get("Name", "")).lstrip("/"),
@@ -283,6 +284,7 @@ def _info_of(shown: Mapping[str, Any]) -> ContainerInfo:
         # A failed start leaves the status "created" with an exit code and an error.
         started=state.get("StartedAt", _NEVER) != _NEVER or bool(state.get("Error")),
         pid=int(state.get("Pid") or 0),
+        egress_addr=str((attached.get(networks.EGRESS) or {}).get("IPAddress") or ""),
         exit_code=int(state.get("ExitCode") or 0),
         oom_killed=bool(state.get("OOMKilled")),
         error=str(state.get("Error") or ""),

@@ -192,6 +192,23 @@ async def test_internal_networks_lead_nowhere(tmp_path: Path) -> None:
         assert [a.addr for a in b.engine.attachments[two.container_name]] == ["10.77.1.6", "10.77.2.6"]
 
 
+async def test_the_overlay_knows_where_a_running_container_asks_from(tmp_path: Path) -> None:
+    front, back = a_network(), a_network("back", 4098, "10.77.2.0/24")
+    task, alone = a_task(NODE, networks=[(front, 5), (back, 5)]), a_task(NODE, slot=2)
+    async with bench(tmp_path, assigned=[front, back, task, alone]) as b:
+        await b.reaches(task, S.RUNNING)
+        await b.reaches(alone, S.RUNNING)
+        addrs = ["10.77.1.5", "10.77.2.5"]
+        assert b.overlay.clients == {task.id: (addrs, [front.id, back.id])}
+        known = b.engine.found[task.container_name]
+        b.engine.found[task.container_name] = msgspec.structs.replace(known, egress_addr="172.18.0.3")
+        await b.worker.engine_up()
+        await until(lambda: b.overlay.clients[task.id][0] == [*addrs, "172.18.0.3"], "the way out to be known")
+        await b.worker.incremental([wanted(task, S.SHUTDOWN)])
+        await b.reaches(task, S.SHUTDOWN, passing=False)
+        assert b.overlay.clients == {}
+
+
 async def test_an_unknown_network_is_named(tmp_path: Path) -> None:
     task = a_task(NODE, networks=[(network := a_network(), 5)])
     async with bench(tmp_path, assigned=[task]) as b:

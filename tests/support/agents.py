@@ -106,6 +106,7 @@ class RememberingOverlay:
         self.attachments = 0
         self.failures: list[PyswarmError] = []
         self.kept: set[str] | None = None
+        self.clients: dict[str, tuple[list[str], list[str]]] = {}
 
     async def attach(self, network: LocalNetwork) -> None:
         """Remember."""
@@ -121,6 +122,14 @@ class RememberingOverlay:
     async def prune(self, keep_network_ids: Iterable[str] = ()) -> None:
         """Remember what was to be kept."""
         self.kept = set(keep_network_ids)
+
+    def set_client(self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str]) -> None:
+        """Remember."""
+        self.clients[client_id] = (list(addrs), list(network_ids))
+
+    def forget_client(self, client_id: str) -> None:
+        """Forget."""
+        self.clients.pop(client_id, None)
 
 
 def an_agent(

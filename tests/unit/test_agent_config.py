@@ -66,7 +66,7 @@ def test_settings_reach_the_engine() -> None:
 def test_what_is_not_set_is_left_to_engine_and_image() -> None:
     config = container_config(a_task("n1"), [], API)
     assert not {"Hostname", "User", "WorkingDir", "StopSignal", "Entrypoint"} & set(config)
-    assert not {"Memory", "NanoCpus", "PidsLimit", "Init", "GroupAdd"} & set(config["HostConfig"])
+    assert not {"Memory", "NanoCpus", "PidsLimit", "Init", "GroupAdd", "Dns"} & set(config["HostConfig"])
 
 
 def test_the_first_network_is_the_containers_own() -> None:
@@ -74,6 +74,7 @@ def test_the_first_network_is_the_containers_own() -> None:
     attachments = [Attachment(first, "10.77.1.5", "02:42:0a:4d:01:05"), Attachment(second, "10.77.2.6")]
     old = container_config(a_task("n1"), attachments, API)
     assert old["HostConfig"]["NetworkMode"] == "app"
+    assert old["HostConfig"]["Dns"] == ["169.254.53.53"]
     assert old["NetworkingConfig"]["EndpointsConfig"] == {"app": {"IPAMConfig": {"IPv4Address": "10.77.1.5"}}}
     new = container_config(a_task("n1"), attachments, (1, 44))
     assert new["NetworkingConfig"]["EndpointsConfig"]["app"]["MacAddress"] == "02:42:0a:4d:01:05"
