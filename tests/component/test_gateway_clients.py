@@ -348,14 +348,26 @@ async def test_an_interrupt_leaves_a_service_that_cannot_converge_to_itself(mana
     reason = "no suitable node (insufficient resources on 2 nodes)"
     manager.control.place = manager.control.keep_pending(reason)
     process = await asyncio.create_subprocess_exec(
-        *("pyswarm", "service", "create", "--name", "big", "--replicas", "2", *SERVER),
+        # A test run in the background of a shell inherits an ignored SIGINT.
+        *(
+            "env",
+            "--default-signal=INT",
+            "pyswarm",
+            "service",
+            "create",
+            "--name",
+            "big",
+            "--replicas",
+            "2",
+            *SERVER,
+        ),
         stdout=PIPE,
         stderr=PIPE,
         env={**os.environ, "PYSWARM_HOST": manager.host, "PATH": PATH},
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             seen = []
             while not seen or reason not in seen[-1]:
                 seen.append((await process.stdout.readline()).decode())
