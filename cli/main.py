@@ -78,7 +78,8 @@ def main() -> int:
     sys.modules.setdefault("ssl", cast(Any, None))
     try:
         root.main(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CliError as exc:
         if str(exc):
             _complain(f"{exc.prefix}{exc}")
@@ -100,6 +101,9 @@ def main() -> int:
         # Whoever read the output has seen enough; the interpreter must not complain about it at its end.
         sys.stdout = None
         return 141
+    except Exception as exc:  # noqa: BLE001 - the last resort: a person gets one line, never a traceback
+        _complain(f"Error: internal error of this command: {type(exc).__name__}: {exc}"[:400])
+        return 1
     return 0
 
 

@@ -44,6 +44,8 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 def emit(text: str) -> None:
     """Print one line, or several that end without a newline."""
+    if sys.stdout is None:  # closed by whoever started us
+        return
     sys.stdout.write(escaped(text, keep="\n\t") + "\n")
 
 
@@ -117,6 +119,8 @@ def each(refs: Sequence[str], act: Callable[[str], Any]) -> None:
     errors = []
     for ref in refs:
         try:
+            if not ref:
+                raise CliError("invalid empty name")
             act(ref)
         except CliError as exc:
             errors.append(f"{exc.prefix}{exc}")

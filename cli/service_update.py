@@ -70,7 +70,7 @@ def update(client: Client, service: str, **given: Any) -> None:
 def _apply(client: Client, spec: Spec, given: dict[str, Any]) -> None:
     template = spec["TaskTemplate"]
     container = template["ContainerSpec"]
-    if given["image"]:
+    if given["image"] is not None:
         container["Image"] = given["image"]
     if given["args"] is not None:
         container["Args"] = given["args"]

@@ -18,10 +18,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"invalid size: '{text}'")
-    size = int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
-    if size > _MAX_INT64:
-        raise ValueError(f"invalid size: '{text}' is too large")
-    return size
+    size = float(match[1]) * 1024 ** _POWERS[match[2].lower()]
+    if size > _MAX_INT64:  # infinity included
+        raise ValueError(f"invalid size: '{text[:40]}' is too large")
+    return int(size)
 
 
 def parse_duration(text: str) -> int:

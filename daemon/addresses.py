@@ -69,7 +69,7 @@ def choose_advertise_addr(wanted: str, found: Sequence[HostAddress]) -> str:
 
 def _named(wanted: str, found: Sequence[HostAddress]) -> str:
     host, colon, port = wanted.rpartition(":")
-    if colon:
+    if colon and ":" not in host:
         if port != "2377":
             raise InvalidArgument(f'invalid --advertise-addr "{wanted}": the port is always 2377')
         wanted = host
@@ -89,7 +89,7 @@ def _named(wanted: str, found: Sequence[HostAddress]) -> str:
             f'invalid --advertise-addr "{wanted}": it must be an IPv4 address or an interface of this host; '
             f"this host has: {known}"
         ) from exc
-    if ip.is_unspecified or ip.is_multicast:
+    if ip.is_unspecified or ip.is_multicast or ip.is_loopback:
         raise InvalidArgument(f'invalid --advertise-addr "{wanted}": other hosts cannot reach that address')
     return str(ip)
 

@@ -10,6 +10,7 @@ from pyswarm.common.types import NodeAvailability
 DEFAULT_POOL = ("10.0.0.0/8",)
 DEFAULT_SUBNET_SIZE = 24
 MAX_SUBNET_SIZE = 29
+MIN_DATA_PATH_PORT, MAX_DATA_PATH_PORT = 1024, 49151
 
 
 def check_availability(value: str) -> NodeAvailability:
@@ -35,6 +36,14 @@ def check_etcd_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
                 f'invalid --etcd-endpoints "{endpoint}": it must look like https://192.0.2.1:2379'
             )
     return tuple(endpoints)
+
+
+def check_init_data_path_port(port: int) -> None:
+    """The UDP port of VXLAN; 0 means the default. Raises InvalidArgument."""
+    if port and not MIN_DATA_PATH_PORT <= port <= MAX_DATA_PATH_PORT:
+        raise InvalidArgument(
+            f"invalid --data-path-port {port}: it must be between {MIN_DATA_PATH_PORT} and {MAX_DATA_PATH_PORT}"
+        )
 
 
 def check_pools(pools: Sequence[str], subnet_size: int) -> tuple[tuple[str, ...], int]:

@@ -20,13 +20,25 @@ from pyswarm.common.nodecontrol import InitOptions, JoinOptions, NodeInfo
 from pyswarm.common.tls import TLSIdentity, write_durably
 from pyswarm.daemon.addresses import check_listen_addr, choose_advertise_addr, host_addresses
 from pyswarm.daemon.children import Child
-from pyswarm.daemon.initoptions import check_availability, check_etcd_endpoints, check_pools
+from pyswarm.daemon.initoptions import (
+    check_availability,
+    check_etcd_endpoints,
+    check_init_data_path_port,
+    check_pools,
+)
 from pyswarm.daemon.joinclient import join_cluster
 from pyswarm.daemon.member import Member
 from pyswarm.daemon.newcluster import new_cluster
-from pyswarm.daemon.preflight import check_data_path_port, check_ports, check_programs, check_root
+from pyswarm.daemon.preflight import (
+    check_data_path_port,
+    check_local_address,
+    check_ports,
+    check_programs,
+    check_root,
+)
 from pyswarm.daemon.renewal import CertificateRenewal
 from pyswarm.daemon.state import Folders, Membership, load_membership, save_membership
+from pyswarm.manager.control.validate import check_cluster
 from pyswarm.proto.v1 import control_pb2, control_pb2_grpc, raft_pb2, raft_pb2_grpc
 
 log = get_logger("node")
@@ -115,7 +127,11 @@ class NodeService:
             check_programs(manager=True, own_etcd=own_etcd)
             addr = choose_advertise_addr(options.advertise_addr, host_addresses())
             listen = check_listen_addr(options.listen_addr)
+            check_local_address(addr, "--advertise-addr")
+            check_local_address(listen.rpartition(":")[0], "--listen-addr")
             availability = check_availability(options.availability)
+            check_cluster(options.spec)
+            check_init_data_path_port(options.data_path_port)
             pools, subnet_size = check_pools(options.default_addr_pool, options.subnet_size)
             data_path_port = options.data_path_port or 4789
             check_ports(manager=True, own_etcd=own_etcd)
@@ -125,7 +141,7 @@ class NodeService:
             )
             self._folders.manager.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_durably(self._folders.bootstrap, msgspec.msgpack.encode(bootstrap))
-            await self._begin(membership, identity)
+            await self._begin(membership, identity, founding=True)
             return membership.node_id
 
     async def join(self, options: JoinOptions) -> NodeInfo:
@@ -135,6 +151,8 @@ class NodeService:
             check_root()
             addr = choose_advertise_addr(options.advertise_addr, host_addresses())
             listen = check_listen_addr(options.listen_addr)
+            check_local_address(addr, "--advertise-addr")
+            check_local_address(listen.rpartition(":")[0], "--listen-addr")
             check_availability(options.availability)
             # The role is in the token's secret, which only the managers can read: what a manager needs beyond a
             # worker is checked after joining would be too late, so every node must have it.
@@ -162,7 +180,7 @@ class NodeService:
                 managers=tuple(m.addr for m in reply.managers),
                 data_path_port=reply.data_path_port,
             )
-            await self._begin(membership, joined.identity)
+            await self._begin(membership, joined.identity, founding=False)
             return await self.info()
 
     async def leave(self, force: bool) -> str:
@@ -198,8 +216,11 @@ class NodeService:
         if self._membership is not None:
             raise AlreadyMember(_ALREADY_MEMBER)
 
-    async def _begin(self, membership: Membership, identity: TLSIdentity) -> None:
-        """Make the new membership durable, run it, and take it back when it does not start."""
+    async def _begin(self, membership: Membership, identity: TLSIdentity, *, founding: bool) -> None:
+        """Make the new membership durable, run it, and take it back when it does not start.
+
+        A cluster that is being founded is nobody's loss; a node that was admitted to one goes on trying.
+        """
         identity.save(self._folders.certs)
         save_membership(self._folders, membership)
         self._membership = membership
@@ -210,7 +231,7 @@ class NodeService:
                     await self._manager_ready(membership, identity)
                 await self._session_ready()
         except TimeoutError as exc:
-            if membership.managers:
+            if not founding:
                 raise Unavailable(
                     "Timeout was reached before node joined. The attempt to join the swarm will continue in the "
                     'background. Use the "pyswarm info" command to see the current swarm status of your node.'

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 
-from pyswarm.common.errors import FailedPrecondition
+from pyswarm.common.errors import FailedPrecondition, InvalidArgument
 
 #: Program, Debian package, and whether only managers need it.
 _PROGRAMS = (
@@ -29,6 +29,15 @@ def check_root() -> None:
     """Raise FailedPrecondition unless this process may make network devices."""
     if os.geteuid() != 0:
         raise FailedPrecondition("pyswarmd must run as root: it makes network devices and talks to the engine")
+
+
+def check_local_address(addr: str, option: str) -> None:
+    """Raise InvalidArgument unless ``addr`` is an address of this host: nothing could listen on it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((addr, 0))
+        except OSError as exc:
+            raise InvalidArgument(f'invalid {option} "{addr}": it is not an address of this host') from exc
 
 
 def check_ports(*, manager: bool, own_etcd: bool = True) -> None:

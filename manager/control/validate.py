@@ -28,7 +28,8 @@ MIN_MEMORY_BYTES = 4 * 1024 * 1024
 MIN_NANO_CPUS = 1_000_000
 #: Far above what the engines of one cluster run; a slip of the keyboard is not made into a million tasks.
 MAX_REPLICAS = 100_000
-_PREDEFINED_NETWORKS = ("bridge", "host", "none", "default", "ingress")
+# The last is the engines' own bridge for the way out of every task's container.
+_PREDEFINED_NETWORKS = ("bridge", "host", "none", "default", "ingress", "docker_gwbridge")
 _MTU_OPTION = "com.docker.network.driver.mtu"
 
 # The grammar of image references, as the registry protocol's own library has it.

@@ -127,7 +127,35 @@ BAD = [
     ("pyswarm swarm init", "already part of a swarm"),
     ("pyswarm swarm leave", "force"),
     ("pyswarm swarm join-token queen", "queen"),
+    ("pyswarm network create -d overlay docker_gwbridge", "docker_gwbridge"),
+    ("pyswarm service rm ''", "empty name"),
+    ("pyswarm node rm ''", "empty name"),
+    ("pyswarm network rm ''", "empty name"),
+    ("pyswarm service update -d --image '' web", "image"),
+    (f"pyswarm service create --name x --limit-memory {'9' * 400} busybox:latest", "too large"),
 ]
+BAD_INIT = [
+    ("--advertise-addr 192.0.2.77", "not an address of this host"),
+    ("--advertise-addr 127.0.0.1", "other hosts cannot reach"),
+    ("--advertise-addr ::1", "IPv4"),
+    ("--listen-addr 192.0.2.77", "--listen-addr"),
+    ("--data-path-port 70000", "49151"),
+    ("--data-path-port 80", "1024"),
+    ("--cert-expiry 1ns", "1h0m0s"),
+    ("--cert-expiry=-5h", "1h0m0s"),
+    ("--dispatcher-heartbeat=-1s", "100ms"),
+    ("--availability busy", "busy"),
+    ("--default-addr-pool 10.0.0.0/28", "--default-addr-pool"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), BAD_INIT, ids=[b[0] for b in BAD_INIT])
+def test_a_cluster_that_cannot_be_is_refused_at_once(pair: Cluster, options: str, says: str) -> None:
+    code, error, _ = run(pair.lab, "h2", f"pyswarm swarm init {options}")
+    assert code in (1, 2), error
+    assert says in error
+    assert len(error.splitlines()) <= (3 if code == 2 else 1)
+    assert "Swarm: inactive" in pair.lab.sh("h2", "pyswarm", "info").stdout
 
 
 @pytest.mark.parametrize(("command", "says"), BAD, ids=[b[0][8:60] for b in BAD])
