@@ -90,8 +90,10 @@ def inspect(client: Client, nodes: tuple[str, ...], form: str | None, pretty: bo
 
 def _print_pretty(node: Any) -> None:
     description, manager = node["Description"], node.get("ManagerStatus")
+    labels: dict[str, str] = node["Spec"].get("Labels") or {}
     lines = [
         f"ID:\t\t\t{node['ID']}",
+        *(["Labels:", *(f" - {k}={v}" for k, v in sorted(labels.items()))] if labels else []),
         f"Hostname:\t\t{description['Hostname']}",
         "Status:",
         f" State:\t\t\t{node['Status']['State'].capitalize()}",

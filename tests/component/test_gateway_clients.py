@@ -99,6 +99,7 @@ async def test_nodes(manager: Rig) -> None:
     )
     found = json.loads(await pyswarm(manager, "node", "inspect", "h2"))[0]
     assert (found["Spec"]["Availability"], found["Spec"]["Labels"]) == ("drain", {"a": "b"})
+    assert "Labels:\n - a=b\n" in await pyswarm(manager, "node", "inspect", "--pretty", "h2")
     assert json.loads(await pyswarm(manager, "node", "inspect", "self"))[0]["ID"] == node_id
     assert "Leader:\t\tYes" in (await pyswarm(manager, "node", "inspect", "--pretty", "self")).replace(
         "\t\t\t", "\t\t"
