@@ -1,8 +1,11 @@
-"""The child's side of the daemon's pipe: the end of it means that the daemon is gone."""
+"""What a child process and the daemon that starts it agree on: how each learns that the other cannot go on."""
 
 import asyncio
 import os
 from collections.abc import Callable
+
+#: The exit code of a child for which a restart cannot help; its log says why.
+EXIT_FATAL = 78
 
 
 def watch_parent(fd: int, gone: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyswarm.common.log import get_logger
+from pyswarm.common.parentpipe import EXIT_FATAL
 from pyswarm.common.tasks import TaskGroupOwner
 
 log = get_logger("children")
@@ -21,8 +22,6 @@ RESTART_DELAY_MIN_S = 0.1
 RESTART_DELAY_MAX_S = 5.0
 #: A child that ran this long was well; the next restart is quick again.
 HEALTHY_AFTER_S = 10.0
-#: The exit code of a child that says a restart cannot help (its message is the last line of its log).
-EXIT_FATAL = 78
 
 
 class Child:
@@ -45,17 +44,6 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._expected = False
-        self.restarts = 0
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is there at the moment."""
-        return self._process is not None and self._process.returncode is None
-
-    @property
-    def pid(self) -> int:
-        """The process id, 0 while there is none."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else 0
 
     def start(self) -> None:
         """Start, and keep it started."""
@@ -102,7 +90,6 @@ class Child:
             if loop.time() - started > HEALTHY_AFTER_S:
                 delay_s = RESTART_DELAY_MIN_S
             log.warning("child ended; restarting it", child=self.name, exit_code=code, delay_s=delay_s)
-            self.restarts += 1
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RESTART_DELAY_MAX_S)
 

@@ -255,7 +255,7 @@ class NodeService:
             self._manager = Child(
                 "manager",
                 "pyswarm.manager",
-                lambda: self._manager_args(),
+                self._manager_args,
                 self._folders.run / "manager.pid",
                 on_fatal=self._fatal,
             )

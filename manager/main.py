@@ -16,14 +16,11 @@ from pyswarm.common.errors import PyswarmError, Unavailable
 from pyswarm.common.filelock import take_lock
 from pyswarm.common.log import configure_logging, get_logger
 from pyswarm.common.metrics import new_registry, serve_child_metrics
-from pyswarm.common.parentpipe import watch_parent
+from pyswarm.common.parentpipe import EXIT_FATAL, watch_parent
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.manager.manager import Manager, ManagerConfig
 
 log = get_logger("manager")
-
-#: The daemon does not restart a manager that says that a restart cannot help.
-EXIT_FATAL = 78
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
