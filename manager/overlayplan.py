@@ -1,8 +1,16 @@
 """What the overlay's registry should hold, worked out from the store. Pure."""
 
-from pyswarm.common.types import Network, Node, NodeState, Task, TaskState
+from pyswarm.common.types import Network, Node, NodeState, Service, Task, TaskState
 from pyswarm.manager.state import View
-from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState
+from pyswarm.overlay.registry.model import (
+    EndpointEntry,
+    NetworkEntry,
+    NodeEntry,
+    OverlayState,
+    PublishedPort,
+    ServiceEntry,
+    ServiceNetwork,
+)
 
 
 def overlay_state(view: View) -> OverlayState:
@@ -21,11 +29,35 @@ def overlay_state(view: View) -> OverlayState:
         for task in view.tasks.by_node(node.id):
             if TaskState.ASSIGNED.rank <= task.status.state.rank <= TaskState.RUNNING.rank:
                 endpoints.update(_endpoints(task, networks))
-    return OverlayState(nodes=nodes, networks=networks, endpoints=endpoints)
+    services = {service.id: _service(service) for service in view.services.values()}
+    return OverlayState(nodes=nodes, networks=networks, endpoints=endpoints, services=services)
 
 
 def _node(node: Node) -> NodeEntry:
-    return NodeEntry(node_id=node.id, hostname=node.description.hostname, underlay_addr=node.underlay_addr)
+    return NodeEntry(
+        node_id=node.id,
+        hostname=node.description.hostname,
+        underlay_addr=node.underlay_addr,
+        mesh_index=node.mesh_index,
+    )
+
+
+def _service(service: Service) -> ServiceEntry:
+    vips = {vip.network_id: vip.addr.partition("/")[0] for vip in service.endpoint.virtual_ips}
+    attached = service.spec.task_template.networks
+    return ServiceEntry(
+        service_id=service.id,
+        name=service.spec.name,
+        networks=tuple(
+            ServiceNetwork(network_id=n.target, vip=vips.get(n.target, ""), aliases=n.aliases) for n in attached
+        ),
+        ports=tuple(
+            PublishedPort(protocol=p.protocol, published=p.published_port, target=p.target_port)
+            for p in service.endpoint.ports
+            if p.publish_mode == "ingress"
+        ),
+        mesh_network_id=attached[0].target if attached else "",
+    )
 
 
 def _network(network: Network) -> NetworkEntry:

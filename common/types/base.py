@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import msgspec
 
 _WORDS = {
-    "id": "ID", "cpus": "CPUs", "tty": "TTY", "os": "OS", "tls": "TLS", "ca": "CA", "pid": "PID",
-    "ipam": "IPAM", "ipv6": "IPv6", "dns": "DNS", "ips": "IPs", "mac": "MAC", "vni": "VNI",
+    "id": "ID", "uid": "UID", "gid": "GID", "cpus": "CPUs", "tty": "TTY", "os": "OS", "tls": "TLS", "ca": "CA",
+    "pid": "PID", "ipam": "IPAM", "ipv6": "IPv6", "dns": "DNS", "ips": "IPs", "mac": "MAC", "vni": "VNI",
 }  # fmt: skip
 
 

@@ -21,6 +21,8 @@ class NetworkSpec(Object, frozen=True):
     driver: str = "overlay"
     internal: bool = False
     attachable: bool = False
+    #: The one network through which tasks without a network of their own are published.
+    ingress: bool = False
     ipam: tuple[IPAMConfig, ...] = ()
     options: dict[str, str] = {}
 

@@ -68,6 +68,8 @@ class NodeDescription(Object, frozen=True):
     resources: Resources = Resources()
     engine: EngineDescription = EngineDescription()
     engine_error: str = ""
+    #: Ports on which the host itself listens, as ``tcp/22``.
+    listening: tuple[str, ...] = ()
 
 
 class NodeStatus(Object, frozen=True):
@@ -98,3 +100,5 @@ class Node(Object, frozen=True):
     status: NodeStatus = NodeStatus()
     manager_status: ManagerStatus | None = None
     underlay_addr: str = ""
+    #: This host's number in the routing mesh, from 1; 0 until it is given one.
+    mesh_index: int = 0

@@ -8,6 +8,34 @@ from pyswarm.common.types.node import Resources
 SECOND_NS = 1_000_000_000
 
 
+class FileTarget(Object, frozen=True):
+    """Where a secret or config appears in the container, whose it is, and its permissions.
+
+    ``name`` is a path: one that is not absolute lies below /run/secrets for a secret, below / for a config.
+    """
+
+    name: str = ""
+    uid: str = "0"
+    gid: str = "0"
+    mode: int = 0o444
+
+
+class SecretReference(Object, frozen=True):
+    """A secret that tasks are given as a file."""
+
+    file: FileTarget = FileTarget()
+    secret_id: str = ""
+    secret_name: str = ""
+
+
+class ConfigReference(Object, frozen=True):
+    """A config that tasks are given as a file."""
+
+    file: FileTarget = FileTarget()
+    config_id: str = ""
+    config_name: str = ""
+
+
 class ContainerSpec(Object, frozen=True):
     """What runs. ``command`` replaces the image's entry point, ``args`` its command."""
 
@@ -26,6 +54,8 @@ class ContainerSpec(Object, frozen=True):
     init: bool | None = None
     stop_signal: str = ""
     stop_grace_period_ns: int | None = None
+    secrets: tuple[SecretReference, ...] = ()
+    configs: tuple[ConfigReference, ...] = ()
 
 
 class Limit(Object, frozen=True):
@@ -98,10 +128,38 @@ class UpdateConfig(Object, frozen=True):
     order: str = "stop-first"
 
 
+class PortConfig(Object, frozen=True):
+    """A published port. ``publish_mode``: ``ingress`` on every node, ``host`` where a task runs.
+
+    ``published_port`` 0 in a spec means any; in ``Endpoint.ports`` it is the one chosen.
+    """
+
+    name: str = ""
+    protocol: str = "tcp"
+    target_port: int = 0
+    published_port: int = 0
+    publish_mode: str = "ingress"
+
+
 class EndpointSpec(Object, frozen=True):
-    """How the service is reached."""
+    """How the service is reached. ``mode``: ``vip`` (also when empty) or ``dnsrr``."""
 
     mode: str = ""
+    ports: tuple[PortConfig, ...] = ()
+
+
+class VirtualIP(Object, frozen=True):
+    """A service's own address on one of its networks; ``addr`` carries its mask."""
+
+    network_id: str = ""
+    addr: str = ""
+
+
+class Endpoint(Object, frozen=True):
+    """What the cluster gave a service to be reached by."""
+
+    ports: tuple[PortConfig, ...] = ()
+    virtual_ips: tuple[VirtualIP, ...] = ()
 
 
 class ServiceSpec(Object, frozen=True):
@@ -141,3 +199,9 @@ class Service(Object, frozen=True):
     spec: ServiceSpec = ServiceSpec()
     previous_spec: ServiceSpec | None = None
     update_status: UpdateStatus | None = None
+    endpoint: Endpoint = Endpoint()
+
+    @property
+    def has_vips(self) -> bool:
+        """Whether its name means a virtual IP rather than its tasks' addresses."""
+        return self.spec.endpoint_spec is None or self.spec.endpoint_spec.mode != "dnsrr"

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pyswarm.common.types.base import EPOCH, Object, Version
-from pyswarm.common.types.service import TaskSpec
+from pyswarm.common.types.service import PortConfig, TaskSpec
 
 
 class TaskState(StrEnum):
@@ -81,6 +81,8 @@ class Task(Object, frozen=True):
     status: TaskStatus = TaskStatus()
     desired_state: TaskState = TaskState.RUNNING
     networks: tuple[TaskNetwork, ...] = ()
+    #: The service's published ports when the task was made.
+    ports: tuple[PortConfig, ...] = ()
     reason: str = ""
     stop_reason: str = ""
 

@@ -90,6 +90,8 @@ def _check_container(spec: ContainerSpec) -> None:
         raise InvalidArgument("ContainerSpec: image reference must be provided")
     if len(spec.image) > _MAX_REFERENCE_CHARS or not _REFERENCE.fullmatch(spec.image):
         raise InvalidArgument(f'ContainerSpec: "{spec.image[:200]}" is not a valid repository/tag')
+    if spec.secrets or spec.configs:
+        raise unsupported("secrets and configs are")
     for variable in spec.env:
         if not variable or variable.startswith("="):
             raise InvalidArgument(f"invalid environment variable: {variable}")
@@ -155,6 +157,8 @@ def _check_update_config(config: UpdateConfig) -> None:
 
 
 def _check_endpoint(spec: EndpointSpec) -> None:
+    if spec.ports:
+        raise unsupported("EndpointSpec.Ports is")
     if spec.mode == "dnsrr":
         raise unsupported("the endpoint mode dnsrr is")
     if spec.mode not in ("", "vip"):

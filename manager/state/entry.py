@@ -12,17 +12,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pyswarm.common.types import Cluster, Network, Node, Service, Task
+from pyswarm.common.types import Cluster, Config, Network, Node, Secret, Service, Task
 
 SCHEMA = 1
 
 #: Every kind of stored object.
-Stored = Node | Service | Task | Network | Cluster
+Stored = Node | Service | Task | Network | Cluster | Secret | Config
 
-KINDS: dict[str, type[Node] | type[Service] | type[Task] | type[Network] | type[Cluster]] = {
+KINDS: dict[str, type[Stored]] = {
     "cluster": Cluster,
     "node": Node,
     "network": Network,
+    "secret": Secret,
+    "config": Config,
     "service": Service,
     "task": Task,
 }

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import cast
 
-from pyswarm.common.types import Cluster, Network, Node, Service
+from pyswarm.common.types import Cluster, Config, Network, Node, Secret, Service
 from pyswarm.manager.state.entry import Stored
 from pyswarm.manager.state.tables import LiveTable, LiveTaskTable, StagedTable, StagedTaskTable, Table, TaskTable
 
@@ -17,6 +17,8 @@ class View(ABC):
     services: Table[Service]
     tasks: TaskTable
     networks: Table[Network]
+    secrets: Table[Secret]
+    configs: Table[Config]
     clusters: Table[Cluster]
 
     @property
@@ -38,11 +40,19 @@ class LiveView(View):
         self.services: LiveTable[Service] = LiveTable("service")
         self.tasks: LiveTaskTable = LiveTaskTable("task")
         self.networks: LiveTable[Network] = LiveTable("network")
+        self.secrets: LiveTable[Secret] = LiveTable("secret")
+        self.configs: LiveTable[Config] = LiveTable("config")
         self.clusters: LiveTable[Cluster] = LiveTable("cluster")
         self.applied = 0
         self.tables: Mapping[str, LiveTable[Stored]] = cast(
             Mapping[str, LiveTable[Stored]],
-            {t.kind: t for t in (self.clusters, self.nodes, self.networks, self.services, self.tasks)},
+            {
+                t.kind: t
+                for t in (
+                    *(self.clusters, self.nodes, self.networks, self.secrets, self.configs),
+                    *(self.services, self.tasks),
+                )
+            },
         )
 
     @property
@@ -59,10 +69,18 @@ class StagedView(View):
         self.services: StagedTable[Service] = StagedTable(live.services)
         self.tasks: StagedTaskTable = StagedTaskTable(live.tasks)
         self.networks: StagedTable[Network] = StagedTable(live.networks)
+        self.secrets: StagedTable[Secret] = StagedTable(live.secrets)
+        self.configs: StagedTable[Config] = StagedTable(live.configs)
         self.clusters: StagedTable[Cluster] = StagedTable(live.clusters)
         self.tables: Mapping[str, StagedTable[Stored]] = cast(
             Mapping[str, StagedTable[Stored]],
-            {t.kind: t for t in (self.clusters, self.nodes, self.networks, self.services, self.tasks)},
+            {
+                t.kind: t
+                for t in (
+                    *(self.clusters, self.nodes, self.networks, self.secrets, self.configs),
+                    *(self.services, self.tasks),
+                )
+            },
         )
 
     @property

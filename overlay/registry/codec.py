@@ -3,6 +3,7 @@
     <prefix>/nodes/<node>                    NodeEntry as JSON
     <prefix>/networks/<network>              NetworkEntry as JSON
     <prefix>/endpoints/<network>/<endpoint>  EndpointEntry as JSON
+    <prefix>/services/<service>              ServiceEntry as JSON
     <prefix>/fence                           term and index of the last writer, compared as text
     <prefix>/complete                        written last in a full fill: what is here may be believed
 
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState
+from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState, ServiceEntry
 
 PREFIX = "/pyswarm/v1"
 Fence = tuple[int, int]
@@ -37,6 +38,7 @@ class Keys:
         encode = msgspec.json.encode
         flat = {self.root + b"nodes/" + k.encode(): encode(v) for k, v in state.nodes.items()}
         flat.update({self.root + b"networks/" + k.encode(): encode(v) for k, v in state.networks.items()})
+        flat.update({self.root + b"services/" + k.encode(): encode(v) for k, v in state.services.items()})
         for (network_id, endpoint_id), endpoint in state.endpoints.items():
             flat[self.root + f"endpoints/{network_id}/{endpoint_id}".encode()] = encode(endpoint)
         return flat
@@ -70,12 +72,14 @@ class Mirror:
         self._nodes: dict[str, NodeEntry] = {}
         self._networks: dict[str, NetworkEntry] = {}
         self._endpoints: dict[tuple[str, str], EndpointEntry] = {}
+        self._services: dict[str, ServiceEntry] = {}
         self.complete = False
         self.invalid_total = 0
 
     def load(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
         """Replace everything."""
-        self._nodes, self._networks, self._endpoints, self.complete = {}, {}, {}, False
+        self._nodes, self._networks, self._endpoints, self._services = {}, {}, {}, {}
+        self.complete = False
         for key, value in entries:
             self.apply(key, value)
 
@@ -96,6 +100,8 @@ class Mirror:
                 return self._take(self._nodes, name, value, NodeEntry)
             case "networks":
                 return self._take(self._networks, name, value, NetworkEntry)
+            case "services":
+                return self._take(self._services, name, value, ServiceEntry)
             case "endpoints":
                 network_id, _, endpoint_id = name.partition("/")
                 return self._take(self._endpoints, (network_id, endpoint_id), value, EndpointEntry)
@@ -117,7 +123,7 @@ class Mirror:
 
     def snapshot(self) -> OverlayState:
         """The state as of now; later changes do not touch it."""
-        return OverlayState(dict(self._nodes), dict(self._networks), dict(self._endpoints))
+        return OverlayState(dict(self._nodes), dict(self._networks), dict(self._endpoints), dict(self._services))
 
 
 def difference(have: Mapping[bytes, bytes], want: Mapping[bytes, bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:

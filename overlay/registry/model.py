@@ -7,12 +7,14 @@ and every new field needs a default, because hosts of two versions read the same
 import msgspec
 
 
-class NodeEntry(msgspec.Struct, frozen=True):
+class NodeEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host of the cluster and the address at which its VXLAN port is reached."""
 
     node_id: str
     hostname: str
     underlay_addr: str
+    #: The host's number in the routing mesh, from 1; 0 while it has none.
+    mesh_index: int = 0
 
 
 class NetworkEntry(msgspec.Struct, frozen=True):
@@ -43,6 +45,33 @@ class EndpointEntry(msgspec.Struct, frozen=True):
     ready: bool = False
 
 
+class ServiceNetwork(msgspec.Struct, frozen=True):
+    """A service on one network: its virtual IP there (no mask; empty with ``dnsrr``) and its other names."""
+
+    network_id: str
+    vip: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+class PublishedPort(msgspec.Struct, frozen=True):
+    """``published`` on every host leads to ``target`` of the service's ready tasks."""
+
+    protocol: str
+    published: int
+    target: int
+
+
+class ServiceEntry(msgspec.Struct, frozen=True):
+    """What a service is reached by. ``ports`` are the ingress ones, which lead to the tasks' addresses on
+    ``mesh_network_id``."""
+
+    service_id: str
+    name: str
+    networks: tuple[ServiceNetwork, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+    mesh_network_id: str = ""
+
+
 EndpointKey = tuple[str, str]
 """(network_id, endpoint_id)"""
 
@@ -56,3 +85,4 @@ class OverlayState(msgspec.Struct, frozen=True):
     nodes: dict[str, NodeEntry] = {}
     networks: dict[str, NetworkEntry] = {}
     endpoints: dict[EndpointKey, EndpointEntry] = {}
+    services: dict[str, ServiceEntry] = {}

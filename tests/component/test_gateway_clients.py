@@ -462,8 +462,6 @@ async def test_the_stock_client(rig: Rig) -> None:
     assert "update out of sequence" not in await docker(rig, "service", "update", "-d", "--replicas", "1", "web")
     mount = ("service", "create", "-d", "--mount", "type=tmpfs,dst=/x", "busybox")
     assert "ContainerSpec.Mounts is not supported by this version of pyswarm" in await docker(rig, *mount, code=1)
-    publish = ("service", "create", "-d", "-p", "80:80", "busybox")
-    assert "EndpointSpec.Ports is not supported by this version of pyswarm" in await docker(rig, *publish, code=1)
     assert await docker(rig, "service", "rm", "web") == "web\n"
     assert await docker(rig, "network", "rm", "app") == "app\n"
     assert "Is Manager: true" in await docker(rig, "info")

@@ -72,7 +72,6 @@ def with_field(path: str, value: Any) -> dict[str, Any]:
     ("path", "value", "name"),
     [
         ("TaskTemplate.ContainerSpec.Mounts", [{"Target": "/x"}], "ContainerSpec.Mounts"),
-        ("TaskTemplate.ContainerSpec.Secrets", [{"SecretID": "x"}], "ContainerSpec.Secrets"),
         ("TaskTemplate.ContainerSpec.Healthcheck", {"Test": ["NONE"]}, "ContainerSpec.Healthcheck.Test"),
         ("TaskTemplate.ContainerSpec.DNSConfig", {"Search": ["x"]}, "ContainerSpec.DNSConfig.Search"),
         ("TaskTemplate.Placement.Constraints", ["node.role==worker"], "Placement.Constraints"),
@@ -80,7 +79,6 @@ def with_field(path: str, value: Any) -> dict[str, Any]:
         ("TaskTemplate.LogDriver", {"Name": "none"}, "LogDriver.Name"),
         ("TaskTemplate.Resources.Reservations", {"GenericResources": [{}, 1]}, "Reservations.GenericResources"),
         ("TaskTemplate.Networks", [{"Target": "n", "Aliases": ["x"]}], "Networks.Aliases"),
-        ("EndpointSpec.Ports", [{"TargetPort": 80}], "EndpointSpec.Ports"),
         ("EndpointSpec.Mode", "dnsrr", "EndpointSpec.Mode dnsrr"),
         ("RollbackConfig.Parallelism", 2, "RollbackConfig.Parallelism"),
         ("Mode.Global", {}, "Mode.Global"),

@@ -29,6 +29,7 @@ def test_a_task_has_its_address_while_it_may_run_and_its_name_while_it_shall(
     view: Any = SimpleNamespace(
         nodes={"n1": Node(id="n1", underlay_addr="192.0.2.1")},
         networks={network.id: network},
+        services={},
         tasks=SimpleNamespace(by_node=lambda _: [task]),
     )
     (endpoint,) = overlay_state(view).endpoints.values()

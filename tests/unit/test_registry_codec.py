@@ -81,7 +81,7 @@ def test_values_of_a_newer_writer() -> None:
     known = b'{"node_id":"n1","hostname":"h1","underlay_addr":"10.0.0.1"'
     assert mirror.apply(KEYS.root + b"nodes/n1", known + b',"future":{"x":1}}')
     assert mirror.snapshot().nodes["n1"].hostname == "h1"
-    assert not mirror.apply(KEYS.root + b"services/s1", b"{}")
+    assert not mirror.apply(KEYS.root + b"volumes/v1", b"{}")
     assert mirror.apply(KEYS.root + b"nodes/n1", b"not json")
     assert mirror.snapshot().nodes == {}
     assert mirror.invalid_total == 1
