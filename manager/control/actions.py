@@ -41,6 +41,7 @@ from pyswarm.common.types import (
     TaskStatus,
     timestamp,
 )
+from pyswarm.manager.allocator.endpoints import allocate_endpoint
 from pyswarm.manager.allocator.plan import allocate_network
 from pyswarm.manager.control import filters, validate
 from pyswarm.manager.control.names import new_service_name
@@ -127,7 +128,7 @@ class Actions:
                     "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
                     f"service {spec.name} already exists"
                 )
-            service = Service(id=service_id, spec=_stored_spec(tx.view, spec))
+            service = allocate_endpoint(tx.view, Service(id=service_id, spec=_stored_spec(tx.view, spec)))
             tx.create(service)
             return service
 
@@ -162,8 +163,9 @@ class Actions:
         def build(tx: Transaction) -> Service:
             service = tx.view.services.find(ref)
             _require_version(service, version)
-            changed = replace(
-                service, spec=change(tx.view, service), previous_spec=service.spec, update_status=None
+            changed = allocate_endpoint(
+                tx.view,
+                replace(service, spec=change(tx.view, service), previous_spec=service.spec, update_status=None),
             )
             tx.update(changed)
             return changed

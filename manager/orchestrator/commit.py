@@ -97,5 +97,6 @@ def _new_task(tx: Transaction, service: Service, action: CreateTask) -> Task:
         spec=service.spec.task_template,
         status=TaskStatus(timestamp=tx.now, state=TaskState.NEW, message="created"),
         desired_state=action.desired,
+        ports=service.endpoint.ports,
         reason=action.reason,
     )

@@ -1,5 +1,6 @@
 """The lab tool for tests and benchmarks: real hosts, driven through ``deploy/lab/lab``."""
 
+import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,8 @@ class Lab:
     """
 
     def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+        # So that the tests of two checkouts can run side by side on one machine.
+        self.prefix = os.environ.get("PYSWARM_LAB_PREFIX", "") + prefix
 
     def __enter__(self) -> Self:
         return self
