@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from pyswarm.agent.applied import AppliedMark
 from pyswarm.agent.dataplane import DataPlane
 from pyswarm.agent.engine import DockerEngine, Engine
 from pyswarm.agent.goodbye import say_goodbye
@@ -54,6 +55,7 @@ class Agent:
         self._writing = TaskGroupOwner("agent")
         self._journal = Journal(TaskDB(Path(data_dir) / DATABASE), clock, self._writing)
         self._reports = StatusReports()
+        self._applied = AppliedMark()
         self._worker = Worker(
             node_id=identity.node_id,
             engine=engine,
@@ -82,6 +84,7 @@ class Agent:
             describe=lambda: self._health.description,
             worker=self._worker,
             reports=self._reports,
+            applied=self._applied,
             clock=clock,
             metrics=self._metrics,
             on_session=on_session,
@@ -140,6 +143,10 @@ class Agent:
         """Use a renewed certificate."""
         self._identity = identity
         self._session.set_identity(identity)
+
+    def applied(self, fence: tuple[int, int], *, asked: bool) -> None:
+        """The data plane has in force what the leader wrote up to ``fence``; ``asked``: it wants to hear that."""
+        self._applied.put(fence, asked=asked)
 
     @property
     def connected(self) -> bool:

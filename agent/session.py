@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 import msgspec
 
+from pyswarm.agent.applied import AppliedMark
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.reports import BATCH_WINDOW_S, REFUSED_AGAIN_S, StatusReports
 from pyswarm.agent.worker import Assignment, Removal
@@ -79,6 +80,7 @@ class Session:
         describe: Callable[[], NodeDescription],
         worker: Assignee,
         reports: StatusReports,
+        applied: AppliedMark,
         clock: Clock,
         metrics: AgentMetrics,
         on_session: Callable[[pb.SessionMessage], None],
@@ -89,6 +91,7 @@ class Session:
         self._describe = describe
         self._worker = worker
         self._reports = reports
+        self._applied = applied
         self._clock = clock
         self._metrics = metrics
         self._on_session = on_session
@@ -194,6 +197,7 @@ class Session:
                     self._assignments(stub, first.session_id),
                     self._send_reports(stub, first.session_id),
                     self._report_again(),
+                    self._tell_applied(stub, first.session_id),
                     self._renewed(),
                 )
         except TimeoutError as exc:
@@ -280,6 +284,13 @@ class Session:
             await self._reports.some()
             await self._clock.sleep(BATCH_WINDOW_S)
             await self._report(stub, session_id, self._reports.batch())
+
+    async def _tell_applied(self, stub: Any, session_id: str) -> None:
+        self._applied.again()
+        while True:
+            term, index = await self._applied.next()
+            request = pb.AppliedRequest(session_id=session_id, term=term, index=index)
+            await stub.Applied(request, timeout=REPORT_LIMIT_S)
 
     async def _report_again(self) -> None:
         while True:

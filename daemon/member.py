@@ -46,6 +46,7 @@ class Member:
             clock=clock,
             registry=registry,
             vxlan_port=membership.data_path_port,
+            on_applied=lambda fence, asked: self._agent.applied(fence, asked=asked),
             on_failure=on_failure,
         )
         self._watcher = RegistryWatcher(

@@ -1,7 +1,7 @@
 """The leader's care for etcd and for what is in it, and what each node is told about it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -26,6 +26,7 @@ from pyswarm.overlay.registry.keeper import (
     decode_plan,
     encode_plan,
 )
+from pyswarm.overlay.registry.model import Fence
 from pyswarm.overlay.registry.writer import RegistryWriter
 
 log = get_logger("etcd")
@@ -37,13 +38,20 @@ class EtcdManagement:
     """A component of the leader, and the answer to "which etcd" for every manager."""
 
     def __init__(
-        self, store: Store, identity: TLSIdentity, raft: RaftNode, clock: Clock, registry: CollectorRegistry
+        self,
+        store: Store,
+        identity: TLSIdentity,
+        raft: RaftNode,
+        clock: Clock,
+        registry: CollectorRegistry,
+        on_synced: Callable[[int, Fence], None],
     ) -> None:
         self._store = store
         self._identity = identity
         self._raft = raft
         self._clock = clock
         self._figures = CurrentFigures(registry)
+        self._on_synced = on_synced
         self._sync_metrics = OverlaySyncMetrics(registry)
 
     def info_for(self, node_id: str) -> tuple[Sequence[str], bytes]:
@@ -101,6 +109,7 @@ class EtcdManagement:
             fence=lambda: (raft.term, raft.applied_index),
             clock=self._clock,
             metrics=self._sync_metrics,
+            on_synced=self._on_synced,
         )
 
     async def _keep(self, keeper: EtcdKeeper) -> None:

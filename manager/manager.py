@@ -18,6 +18,7 @@ from pyswarm.manager.bootstrap import load_bootstrap, store_bootstrap
 from pyswarm.manager.ca.service import CAServicer
 from pyswarm.manager.control import ControlServicer
 from pyswarm.manager.dispatcher import Dispatcher, DispatcherServicer
+from pyswarm.manager.dispatcher.withdrawals import Withdrawals
 from pyswarm.manager.etcd import EtcdManagement
 from pyswarm.manager.joining import JoinServer, Leadership
 from pyswarm.manager.leader import LeaderComponents
@@ -107,9 +108,17 @@ class Manager:
         self._peers.on_disconnected = raft.peer_disconnected
         self._store.bind(raft.propose)
         await raft.start()
-        etcd = EtcdManagement(self._store, self._identity, raft, self._clock, self._registry)
+        withdrawals = Withdrawals(self._clock)
+        etcd = EtcdManagement(
+            self._store, self._identity, raft, self._clock, self._registry, on_synced=withdrawals.synced
+        )
         dispatcher = Dispatcher(
-            self._store, raft, clock=self._clock, etcd_info=etcd.info_for, registry=self._registry
+            self._store,
+            raft,
+            clock=self._clock,
+            etcd_info=etcd.info_for,
+            registry=self._registry,
+            withdrawals=withdrawals,
         )
         self._leader = LeaderComponents(
             (

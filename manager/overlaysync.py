@@ -10,6 +10,7 @@ from pyswarm.common.log import get_logger
 from pyswarm.manager.overlayplan import overlay_state
 from pyswarm.manager.state import ResyncRequired, Store, Watch
 from pyswarm.overlay.registry.errors import RegistryError, RegistryFenced
+from pyswarm.overlay.registry.model import Fence
 from pyswarm.overlay.registry.writer import RegistryWriter
 
 log = get_logger("overlaysync")
@@ -34,27 +35,33 @@ class OverlaySyncMetrics:
 
 
 class OverlaySync:
-    """``fence`` is this leadership's (term, index): a deposed leader's writes are refused by etcd."""
+    """``fence`` is this leadership's (term, index): a deposed leader's writes are refused by etcd. ``on_synced``
+    hears the store's index that etcd is level with, and the mark that hosts see when they are."""
 
     def __init__(
         self,
         store: Store,
         writer: RegistryWriter,
-        fence: Callable[[], tuple[int, int]],
+        fence: Callable[[], Fence],
         clock: Clock,
         metrics: OverlaySyncMetrics,
+        on_synced: Callable[[int, Fence], None] = lambda _index, _fence: None,
     ) -> None:
         self._store = store
         self._writer = writer
         self._fence = fence
         self._clock = clock
         self._metrics = metrics
+        self._on_synced = on_synced
+        self._mark: Fence | None = None
+        self._ready: frozenset[tuple[str, str]] | None = None
         self._failing_since_s: float | None = None
         self._warned = False
 
     async def run(self) -> None:
         """Write the difference, then wait for the next change of the store."""
         self._writer.invalidate()
+        self._mark = self._ready = None
         while True:
             watch = self._store.watch()
             try:
@@ -82,8 +89,13 @@ class OverlaySync:
             await self._clock.sleep(RETRY_S)
 
     async def _sync(self) -> bool:
+        view = self._store.view
+        index, fence, state = view.index, self._fence(), overlay_state(view)
+        ready = frozenset(key for key, endpoint in state.endpoints.items() if endpoint.ready)
+        # Of a leader before this one it is not known what it was about to stop.
+        ask = self._ready is None or not self._ready <= ready
         try:
-            result = await self._writer.sync(overlay_state(self._store.view), self._fence())
+            result = await self._writer.sync(state, fence, ask=ask)
         except RegistryFenced:
             raise
         except RegistryError as exc:
@@ -98,6 +110,11 @@ class OverlaySync:
         if self._warned:
             log.info("etcd is written again")
         self._failing_since_s, self._warned = None, False
+        self._ready = ready
+        if result.marked:
+            self._mark = fence
+        if self._mark is not None:
+            self._on_synced(index, self._mark)
         self._metrics.up_to_date.set(1)
         self._metrics.entries.labels("put").inc(result.puts)
         self._metrics.entries.labels("delete").inc(result.deletes)

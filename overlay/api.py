@@ -100,6 +100,7 @@ class Overlay:
         dns_addr: str = RESOLVER_ADDR,
         dns_port: int = RESOLVER_PORT,
         resolv_conf: str = RESOLV_CONF,
+        on_applied: Callable[[tuple[int, int], bool], None] = lambda _fence, _asked: None,
         on_failure: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self._clock = clock
@@ -120,6 +121,8 @@ class Overlay:
         self._executor: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._work = asyncio.Event()
+        self._on_applied = on_applied
+        self._untold: list[tuple[int, int]] = []  # marks that were asked for, in order
         self._state: OverlayState | None = None
         self._attached: dict[str, LocalNetwork] = {}
         self._reported: dict[str, str] = {}  # what was last logged of each network, to say it once
@@ -147,6 +150,8 @@ class Overlay:
     def update(self, state: OverlayState) -> None:
         """Take the newest desired state; what it changes is in answers at once and in the kernel soon after."""
         self._state = state
+        if state.mark is not None and state.mark.asked:
+            self._untold.append(state.mark.fence)
         self._name_service.update(state)
         self._wake()
 
@@ -221,7 +226,9 @@ class Overlay:
             await self._clock.sleep(min(max(_DEBOUNCE_S, _BUSY_FACTOR * self._last_pass_s), _MAX_PAUSE_S))
             self._work.clear()
             async with self._lock:
+                state = self._state
                 outcome = await self._pass(list(self._attached.values()))
+            self._tell(state)
             if not outcome.failures:
                 retry_s = _RETRY_FIRST_S
             elif not self._retrying:
@@ -229,6 +236,15 @@ class Overlay:
                 self._retrying = True
                 self._tasks.spawn(self._retry(retry_s), "retry")
                 retry_s = min(retry_s * 2, self._resync_s)
+
+    def _tell(self, state: OverlayState | None) -> None:
+        """Say that ``state`` is in force; a network that failed has no part in who is found."""
+        if state is None or state.mark is None:
+            return
+        fence = state.mark.fence
+        later = [mark for mark in self._untold if mark > fence]
+        asked, self._untold = len(later) < len(self._untold), later
+        self._on_applied(fence, asked)
 
     async def _retry(self, delay_s: float) -> None:
         await self._clock.sleep(delay_s)

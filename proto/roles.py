@@ -31,6 +31,7 @@ ROLES: dict[str, frozenset[str]] = {
     "/pyswarm.v1.Dispatcher/Heartbeat": _ALL,
     "/pyswarm.v1.Dispatcher/Assignments": _ALL,
     "/pyswarm.v1.Dispatcher/UpdateTaskStatus": _ALL,
+    "/pyswarm.v1.Dispatcher/Applied": _ALL,
     "/pyswarm.v1.Dispatcher/Leave": _ALL,
     "/pyswarm.v1.CA/Renew": _ALL,
     "/pyswarm.v1.Raft/Stream": _MANAGERS,

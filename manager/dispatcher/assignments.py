@@ -5,7 +5,7 @@ store now and what was sent. A task is sent again only when what its agent acts 
 itself reported is not echoed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pyswarm.common.types import Network, Task, TaskState
@@ -41,8 +41,9 @@ class AssignmentSet:
     #: Compare everything: at the start, and when events were missed.
     dirty_all: bool = True
 
-    def next_changes(self, view: View) -> list[Change]:
-        """What to send now, networks before the tasks that need them and gone ones after; counts as sent."""
+    def next_changes(self, view: View, shown: Callable[[Task], Task] = lambda task: task) -> list[Change]:
+        """What to send now, networks before the tasks that need them and gone ones after; counts as sent.
+        ``shown`` is each task as the agent is to see it now."""
         if self.dirty_all:
             suspects: Iterable[str] = {task.id for task in view.tasks.by_node(self.node_id)} | set(self.tasks)
         else:
@@ -50,6 +51,7 @@ class AssignmentSet:
         task_updates, task_removals = [], []
         for task_id in sorted(suspects):
             task, sent = view.tasks.get(task_id), self.tasks.get(task_id)
+            task = shown(task) if task is not None else None
             if task is None or task.node_id != self.node_id:
                 if sent is not None:
                     del self.tasks[task_id]

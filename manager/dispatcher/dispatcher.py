@@ -43,6 +43,7 @@ from pyswarm.manager.dispatcher.session import Feed, Session
 from pyswarm.manager.dispatcher.statuses import StatusWriter
 from pyswarm.manager.dispatcher.underlay import check_free, check_underlay_addr
 from pyswarm.manager.dispatcher.wire import decode_description, decode_status, encode_change
+from pyswarm.manager.dispatcher.withdrawals import Withdrawals
 from pyswarm.manager.leadership import RaftLeadership, not_leader
 from pyswarm.manager.state import Event, ResyncRequired, Store, Transaction
 from pyswarm.proto.errors import SessionInvalid
@@ -71,6 +72,7 @@ class Dispatcher:
         clock: Clock,
         etcd_info: EtcdInfo,
         registry: CollectorRegistry,
+        withdrawals: Withdrawals,
         jitter_s: float = JITTER_S,
         restart_grace_s: float = RESTART_GRACE_S,
     ) -> None:
@@ -84,6 +86,7 @@ class Dispatcher:
         self._sessions: dict[str, Session] = {}
         self._liveness = Liveness(jitter_s, restart_grace_s)
         self._statuses = StatusWriter(store, clock)
+        self._withdrawals = withdrawals
         self._sessions_gauge = Gauge("pyswarm_dispatcher_sessions", "Open agent sessions", registry=registry)
         self._nodes_gauge = Gauge("pyswarm_dispatcher_nodes", "Nodes by state", ("state",), registry=registry)
         self._heartbeats = Counter("pyswarm_dispatcher_heartbeats_total", "Heartbeats answered", registry=registry)
@@ -101,6 +104,7 @@ class Dispatcher:
         for node in self._store.view.nodes.values():
             if node.status.state is not NodeState.DOWN:
                 self._liveness.expect(node.id, self._clock.monotonic())
+        self._withdrawals.begin(self._sessions.keys, self._task_changed)
         self._active = True
         try:
             async with asyncio.TaskGroup() as group:
@@ -211,7 +215,7 @@ class Dispatcher:
             raise session.error
 
     def _next_message(self, feed: Feed) -> pb.AssignmentsMessage | None:
-        changes = feed.sent.next_changes(self._store.view)
+        changes = feed.sent.next_changes(self._store.view, self._withdrawals.shown)
         if not changes and feed.sequence > 0:
             return None
         for change in changes:
@@ -223,6 +227,11 @@ class Dispatcher:
             results_in=feed.sequence,
             changes=[encode_change(change) for change in changes],
         )
+
+    def applied(self, node_id: str, session_id: str, fence: tuple[int, int]) -> None:
+        """The node has in force what was written to the registry up to ``fence``."""
+        self._require_session(node_id, session_id)
+        self._withdrawals.applied(node_id, fence)
 
     async def update_task_status(
         self, node_id: str, session_id: str, updates: Sequence[tuple[str, bytes]]
@@ -374,7 +383,14 @@ class Dispatcher:
         elif isinstance(subject, Cluster):
             self._ring_all()
 
+    def _task_changed(self, node_id: str, task_id: str) -> None:
+        session = self._sessions.get(node_id)
+        if session is not None and session.feed is not None:
+            session.feed.task_changed(task_id)
+
     def _route_task(self, old: Task | None, new: Task | None) -> None:
+        if old is not None and (new is None or new.status.state.ended):
+            self._withdrawals.forget(old.id)
         if (
             old is not None
             and new is not None
@@ -384,9 +400,7 @@ class Dispatcher:
         ):
             return
         for task in {t.node_id: t for t in (old, new) if t is not None and t.node_id}.values():
-            session = self._sessions.get(task.node_id)
-            if session is not None and session.feed is not None:
-                session.feed.task_changed(task.id)
+            self._task_changed(task.node_id, task.id)
 
     def _route_node(self, old: Node | None, new: Node | None) -> None:
         node = new or old
@@ -417,6 +431,7 @@ class Dispatcher:
             if late_s > LATE_TICK_S:
                 log.warning("this manager stood still; nodes get that much more time", late_s=round(late_s, 3))
                 self._liveness.postpone(late_s)
+            self._withdrawals.look()
             try:
                 await self._settle_states()
             except PyswarmError as exc:

@@ -62,6 +62,15 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
             await abort_with(context, exc)
 
+    async def Applied(self, request: pb.AppliedRequest, context: Any) -> Any:
+        """The node has a state of the registry in force."""
+        try:
+            node_id = peer_identity(context).node_id
+            self._dispatcher.applied(node_id, request.session_id, (request.term, request.index))
+            return pb.AppliedReply()
+        except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
+            await abort_with(context, exc)
+
     async def Leave(self, request: pb.LeaveClusterRequest, context: Any) -> Any:
         """The node has left the swarm."""
         try:

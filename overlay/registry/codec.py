@@ -5,6 +5,7 @@
     <prefix>/endpoints/<network>/<endpoint>  EndpointEntry as JSON
     <prefix>/services/<service>              ServiceEntry as JSON
     <prefix>/fence                           term and index of the last writer, compared as text
+    <prefix>/synced                          SyncMark as text, written last in every change
     <prefix>/complete                        written last in a full fill: what is here may be believed
 
 Hosts take no state from an etcd without ``complete``: after a wipe it is absent until all entries are written
@@ -16,10 +17,17 @@ from typing import TypeVar
 
 import msgspec
 
-from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState, ServiceEntry
+from pyswarm.overlay.registry.model import (
+    EndpointEntry,
+    Fence,
+    NetworkEntry,
+    NodeEntry,
+    OverlayState,
+    ServiceEntry,
+    SyncMark,
+)
 
 PREFIX = "/pyswarm/v1"
-Fence = tuple[int, int]
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -31,6 +39,7 @@ class Keys:
         self.prefix = prefix
         self.root = prefix.encode() + b"/"
         self.fence = self.root + b"fence"
+        self.synced = self.root + b"synced"
         self.complete = self.root + b"complete"
 
     def flatten(self, state: OverlayState) -> dict[bytes, bytes]:
@@ -44,8 +53,8 @@ class Keys:
         return flat
 
     def is_entry(self, key: bytes) -> bool:
-        """Whether the key belongs to the state, as the fence and the marker do not."""
-        return key.startswith(self.root) and key not in (self.fence, self.complete)
+        """Whether the key belongs to the state, as the fence and the markers do not."""
+        return key.startswith(self.root) and key not in (self.fence, self.synced, self.complete)
 
     def is_endpoint(self, key: bytes) -> bool:
         """Whether the key is that of an endpoint."""
@@ -64,6 +73,17 @@ def decode_fence(value: bytes) -> Fence | None:
     return (int(term), int(index)) if dot and term.isdigit() and index.isdigit() else None
 
 
+def encode_mark(mark: SyncMark) -> bytes:
+    """The fence, and a sign that an answer is wanted."""
+    return encode_fence(mark.fence) + (b"!" if mark.asked else b"")
+
+
+def decode_mark(value: bytes) -> SyncMark | None:
+    """The reverse; None for something that is no mark."""
+    fence = decode_fence(value.removesuffix(b"!"))
+    return None if fence is None else SyncMark(fence, value.endswith(b"!"))
+
+
 class Mirror:
     """The entries read so far, and the state they make."""
 
@@ -73,13 +93,14 @@ class Mirror:
         self._networks: dict[str, NetworkEntry] = {}
         self._endpoints: dict[tuple[str, str], EndpointEntry] = {}
         self._services: dict[str, ServiceEntry] = {}
+        self._mark: SyncMark | None = None
         self.complete = False
         self.invalid_total = 0
 
     def load(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
         """Replace everything."""
         self._nodes, self._networks, self._endpoints, self._services = {}, {}, {}, {}
-        self.complete = False
+        self._mark, self.complete = None, False
         for key, value in entries:
             self.apply(key, value)
 
@@ -94,6 +115,9 @@ class Mirror:
             changed = self.complete != (value is not None)
             self.complete = value is not None
             return changed
+        if key == keys.synced:
+            self._mark = None if value is None else decode_mark(value)
+            return True
         kind, _, name = key.removeprefix(keys.root).decode(errors="replace").partition("/")
         match kind:
             case "nodes":
@@ -123,7 +147,13 @@ class Mirror:
 
     def snapshot(self) -> OverlayState:
         """The state as of now; later changes do not touch it."""
-        return OverlayState(dict(self._nodes), dict(self._networks), dict(self._endpoints), dict(self._services))
+        return OverlayState(
+            nodes=dict(self._nodes),
+            networks=dict(self._networks),
+            endpoints=dict(self._endpoints),
+            services=dict(self._services),
+            mark=self._mark,
+        )
 
 
 def difference(have: Mapping[bytes, bytes], want: Mapping[bytes, bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:

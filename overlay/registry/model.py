@@ -75,6 +75,17 @@ class ServiceEntry(msgspec.Struct, frozen=True):
 EndpointKey = tuple[str, str]
 """(network_id, endpoint_id)"""
 
+Fence = tuple[int, int]
+"""(term, index) of the leader when it wrote: never goes back, whatever becomes of etcd."""
+
+
+class SyncMark(msgspec.Struct, frozen=True):
+    """Up to where the leader had written when the state was whole. ``asked``: every host is to say when it has the
+    state in force, because something is to be stopped that must not be found any more."""
+
+    fence: Fence
+    asked: bool = False
+
 
 class OverlayState(msgspec.Struct, frozen=True):
     """The desired state of the whole cluster's overlay, as one snapshot.
@@ -86,3 +97,4 @@ class OverlayState(msgspec.Struct, frozen=True):
     networks: dict[str, NetworkEntry] = {}
     endpoints: dict[EndpointKey, EndpointEntry] = {}
     services: dict[str, ServiceEntry] = {}
+    mark: SyncMark | None = None

@@ -11,19 +11,20 @@ import msgspec
 
 from pyswarm.common.log import get_logger
 from pyswarm.overlay.registry.client import Compare, EtcdClient
-from pyswarm.overlay.registry.codec import PREFIX, Fence, Keys, decode_fence, difference, encode_fence
+from pyswarm.overlay.registry.codec import PREFIX, Keys, decode_fence, difference, encode_fence, encode_mark
 from pyswarm.overlay.registry.errors import RegistryError, RegistryFenced, RegistryUnavailable
-from pyswarm.overlay.registry.model import OverlayState
+from pyswarm.overlay.registry.model import Fence, OverlayState, SyncMark
 
 log = get_logger("registry")
-_BATCH_OPS = 98  # with fence and marker 100; etcd's own limit is 128
+_BATCH_OPS = 98  # with fence and mark 100; etcd's own limit is 128
 
 
 class SyncResult(msgspec.Struct, frozen=True):
-    """How many entries were written and deleted."""
+    """How many entries were written and deleted. ``marked``: hosts will come by a new mark."""
 
     puts: int = 0
     deletes: int = 0
+    marked: bool = False
 
 
 class RegistryWriter:
@@ -39,8 +40,9 @@ class RegistryWriter:
         """Trust nothing written before: the next sync reads everything again."""
         self._written = None
 
-    async def sync(self, state: OverlayState, fence: Fence) -> SyncResult:
+    async def sync(self, state: OverlayState, fence: Fence, *, ask: bool = False) -> SyncResult:
         """Make etcd hold ``state``. The first sync, and each one after an error, reads what etcd really holds.
+        With ``ask`` hosts are to say when they have it in force; nothing is asked when nothing differs.
 
         Raises RegistryFenced when a newer leader has written; other errors are worth another try.
         """
@@ -58,6 +60,8 @@ class RegistryWriter:
             *((k, v) for k, v in puts.items() if self._keys.is_endpoint(k)),
             *((k, None) for k in deletes if not self._keys.is_endpoint(k)),
         ]
+        if full or ops:
+            ops.append((self._keys.synced, encode_mark(SyncMark(fence, ask))))
         stream = iter(ops)
         while batch := list(islice(stream, _BATCH_OPS)):
             await self._write(batch, fence)
@@ -67,7 +71,7 @@ class RegistryWriter:
         self._written = want
         if full or ops:
             log.debug("registry written", full=full, puts=len(puts), deletes=len(deletes))
-        return SyncResult(len(puts), len(deletes))
+        return SyncResult(len(puts), len(deletes), marked=bool(ops))
 
     async def _read(self, fence: Fence) -> dict[bytes, bytes]:
         listing = await self._client.list(self._keys.root)

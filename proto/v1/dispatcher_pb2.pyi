@@ -117,6 +117,20 @@ class UpdateTaskStatusReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class AppliedRequest(_message.Message):
+    __slots__ = ("session_id", "term", "index")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    term: int
+    index: int
+    def __init__(self, session_id: _Optional[str] = ..., term: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
+
+class AppliedReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class LeaveClusterRequest(_message.Message):
     __slots__ = ("updates",)
     UPDATES_FIELD_NUMBER: _ClassVar[int]

@@ -56,6 +56,11 @@ class DispatcherStub:
                 request_serializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.UpdateTaskStatusRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.UpdateTaskStatusReply.FromString,
                 _registered_method=True)
+        self.Applied = channel.unary_unary(
+                '/pyswarm.v1.Dispatcher/Applied',
+                request_serializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.AppliedRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.AppliedReply.FromString,
+                _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/pyswarm.v1.Dispatcher/Leave',
                 request_serializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.LeaveClusterRequest.SerializeToString,
@@ -95,6 +100,13 @@ class DispatcherServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Applied(self, request, context):
+        """The calling node's data plane has in force what was written to the registry up to this mark.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Leave(self, request, context):
         """The calling node has left the swarm: it is down from now on, without waiting for its silence.
         """
@@ -124,6 +136,11 @@ def add_DispatcherServicer_to_server(servicer, server):
                     servicer.UpdateTaskStatus,
                     request_deserializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.UpdateTaskStatusRequest.FromString,
                     response_serializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.UpdateTaskStatusReply.SerializeToString,
+            ),
+            'Applied': grpc.unary_unary_rpc_method_handler(
+                    servicer.Applied,
+                    request_deserializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.AppliedRequest.FromString,
+                    response_serializer=pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.AppliedReply.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
@@ -241,6 +258,33 @@ class Dispatcher:
             '/pyswarm.v1.Dispatcher/UpdateTaskStatus',
             pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.UpdateTaskStatusRequest.SerializeToString,
             pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.UpdateTaskStatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Applied(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Dispatcher/Applied',
+            pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.AppliedRequest.SerializeToString,
+            pyswarm_dot_proto_dot_v1_dot_dispatcher__pb2.AppliedReply.FromString,
             options,
             channel_credentials,
             insecure,

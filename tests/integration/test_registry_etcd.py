@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 from support.env import require_binary
@@ -15,7 +16,7 @@ from pyswarm.overlay.registry.admin import EtcdAdmin
 from pyswarm.overlay.registry.client import EtcdClient
 from pyswarm.overlay.registry.codec import PREFIX, Keys
 from pyswarm.overlay.registry.errors import RegistryDenied, RegistryFenced, RegistryRefused, RegistryUnavailable
-from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState
+from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState, SyncMark
 from pyswarm.overlay.registry.users import READER, WRITER, UserDirectory
 from pyswarm.overlay.registry.watcher import RegistryWatcher
 from pyswarm.overlay.registry.writer import RegistryWriter, SyncResult
@@ -79,7 +80,12 @@ class Seen:
     def __init__(self, host: Host, *members: Host) -> None:
         self.states: list[OverlayState] = []
         self.metrics = CollectorRegistry()
-        self.watcher = RegistryWatcher(host.client(*members), self.states.append, metrics=self.metrics)
+        self.marks: list[SyncMark | None] = []
+        self.watcher = RegistryWatcher(host.client(*members), self._take, metrics=self.metrics)
+
+    def _take(self, state: OverlayState) -> None:
+        self.marks.append(state.mark)
+        self.states.append(msgspec.structs.replace(state, mark=None))
 
     def sample(self, name: str) -> float:
         """A metric's value."""
@@ -115,7 +121,7 @@ async def test_a_worker_may_read_and_nothing_else(hosts: list[Host], client: Etc
     await RegistryWriter(client).sync(state_of(1), (1, 1))
     worker = hosts[3].client(hosts[0])
     listing = await worker.list(KEYS.root)
-    assert len(listing.kvs) == 6
+    assert len(listing.kvs) == 7
     for refused in (
         worker.put(KEYS.root + b"nodes/evil", b"{}"),
         worker.put(b"/elsewhere", b""),
@@ -174,16 +180,30 @@ async def test_a_sealed_member_lets_only_managers_in(hosts: list[Host]) -> None:
 
 async def test_the_writer_writes_differences_and_watchers_follow(client: EtcdClient, seen: Seen) -> None:
     writer = RegistryWriter(client)
-    assert await writer.sync(state_of(250), (1, 1)) == SyncResult(253, 0)
+    assert await writer.sync(state_of(250), (1, 1)) == SyncResult(253, 0, marked=True)
     await seen.until(state_of(250), "the first state is delivered")
-    assert await writer.sync(state_of(240), (1, 2)) == SyncResult(0, 10)
+    assert await writer.sync(state_of(240), (1, 2)) == SyncResult(0, 10, marked=True)
     assert await writer.sync(state_of(240), (1, 3)) == SyncResult(0, 0)
-    assert await writer.sync(state_of(241), (1, 3)) == SyncResult(1, 0)
+    assert await writer.sync(state_of(241), (1, 3)) == SyncResult(1, 0, marked=True)
     await seen.until(state_of(241), "the changes are delivered")
     # A new leadership finds everything in place, and removes what is not in its state.
     await client.put(KEYS.root + b"nodes/foreign", b'{"node_id":"foreign","hostname":"","underlay_addr":""}')
-    assert await RegistryWriter(client).sync(state_of(241), (2, 1)) == SyncResult(0, 1)
-    assert len((await client.list(KEYS.root, page_keys=100)).kvs) == 241 + 3 + 2
+    assert await RegistryWriter(client).sync(state_of(241), (2, 1)) == SyncResult(0, 1, marked=True)
+    assert len((await client.list(KEYS.root, page_keys=100)).kvs) == 241 + 3 + 3
+
+
+async def test_hosts_see_up_to_where_the_leader_has_written_and_that_it_asks(
+    client: EtcdClient, seen: Seen
+) -> None:
+    writer = RegistryWriter(client)
+    await writer.sync(state_of(250), (1, 1))
+    await seen.until(state_of(250), "the first state is delivered")
+    assert seen.marks[-1] == SyncMark((1, 1))
+    await writer.sync(state_of(10), (1, 5), ask=True)
+    await seen.until(state_of(10), "the second state is delivered")
+    assert seen.marks[-1] == SyncMark((1, 5), asked=True)
+    halfway = [m for m, s in zip(seen.marks, seen.states, strict=True) if s not in (state_of(250), state_of(10))]
+    assert SyncMark((1, 5), asked=True) not in halfway, "the mark comes with the last of it"
 
 
 async def test_a_deposed_leader_is_fenced(client: EtcdClient) -> None:
@@ -196,7 +216,7 @@ async def test_a_deposed_leader_is_fenced(client: EtcdClient) -> None:
     with pytest.raises(RegistryFenced):
         await old.sync(state_of(0), (1, 100))
     assert await client.list(KEYS.root) == before
-    assert await new.sync(state_of(3), (2, 2)) == SyncResult(1, 0)
+    assert await new.sync(state_of(3), (2, 2)) == SyncResult(1, 0, marked=True)
 
 
 async def test_a_watch_resumes_over_restarts_and_compaction(

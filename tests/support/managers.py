@@ -28,6 +28,7 @@ from pyswarm.common.types import (
 from pyswarm.manager.control import ControlServicer
 from pyswarm.manager.control.client import ControlClient
 from pyswarm.manager.dispatcher import Dispatcher, DispatcherServicer
+from pyswarm.manager.dispatcher.withdrawals import Withdrawals
 from pyswarm.manager.state import Store, Transaction
 from pyswarm.proto.roles import RoleInterceptor
 from pyswarm.proto.v1 import control_pb2_grpc, dispatcher_pb2_grpc
@@ -156,12 +157,15 @@ class TestCluster:
         registry = CollectorRegistry()
         control = ControlServicer(store, raft, identity, clock=SystemClock(), registry=registry)
         etcd: dict[str, tuple[list[str], bytes]] = {}
+        # Patience for nobody: there is no etcd here that hosts could follow.
+        withdrawals = Withdrawals(SystemClock(), patience_s=0.0)
         dispatcher = Dispatcher(
             store,
             raft,
             clock=SystemClock(),
             etcd_info=lambda node_id: etcd.get(node_id, ([], b"")),
             registry=registry,
+            withdrawals=withdrawals,
             jitter_s=0.1,
             restart_grace_s=0.5,
         )
