@@ -22,8 +22,10 @@ class DataPlane(Protocol):
         """Remove what is left of networks that are neither attached nor to be kept."""
         ...
 
-    def set_client(self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str]) -> None:
-        """A container asks for names from these addresses, and is on these networks."""
+    def set_client(
+        self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], *, pid: int = 0
+    ) -> None:
+        """A container asks for names from these addresses, and is on these networks; ``pid`` once it runs."""
         ...
 
     def forget_client(self, client_id: str) -> None:

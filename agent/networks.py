@@ -86,7 +86,8 @@ class NetworkKeeper:
             addrs = [wanted.addr.partition("/")[0] for wanted in task.networks]
             if container.egress_addr:
                 addrs.append(container.egress_addr)
-            self._overlay.set_client(task.id, addrs, [wanted.network_id for wanted in task.networks])
+            networks = [wanted.network_id for wanted in task.networks]
+            self._overlay.set_client(task.id, addrs, networks, pid=container.pid if container.running else 0)
 
     def release(self, task: Task) -> None:
         """The task needs its networks no more."""

@@ -16,7 +16,7 @@ from pyswarm.cli.service_options import (
     environment,
     environment_files,
     labels,
-    network_name,
+    network_attachment,
     shared_options,
 )
 
@@ -49,9 +49,9 @@ _MODES = ("global", "replicated-job", "global-job")
 def create(client: Client, image: str, args: tuple[str, ...], **given: Any) -> None:
     """Create a new service."""
     spec = _spec(image, args, given)
-    ids = [client.one("networks", network_name(text), scope="swarm")["Id"] for text in given["network"]]
-    if ids:
-        spec["TaskTemplate"]["Networks"] = [{"Target": id_} for id_ in ids]
+    attached = [network_attachment(client, text) for text in given["network"]]
+    if attached:
+        spec["TaskTemplate"]["Networks"] = attached
     service_id = client.post("/services/create", spec)["ID"]
     emit(service_id)
     if not given["detach"]:

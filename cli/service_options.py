@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pyswarm.cli.base import Parsed
+from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, UsageError, not_supported
 from pyswarm.cli.units import parse_cpus, parse_duration, parse_ratio, parse_size, parse_uint
 
@@ -123,8 +124,6 @@ def apply_shared(spec: Spec, given: dict[str, Any]) -> None:
         _put(update, name, given[option])
     if update:
         spec["UpdateConfig"] = {**_DEFAULT_UPDATE, **(spec.get("UpdateConfig") or {}), **update}
-    if given["endpoint_mode"] == "dnsrr":
-        raise not_supported("--endpoint-mode dnsrr")
     if given["endpoint_mode"] is not None:
         spec["EndpointSpec"] = {**(spec.get("EndpointSpec") or {}), "Mode": given["endpoint_mode"]}
     if given["replicas"] is not None:
@@ -175,17 +174,30 @@ def environment_files(paths: tuple[str, ...]) -> list[str]:
     return variables
 
 
-def network_name(text: str) -> str:
-    """The network an option means, in its short or long form."""
+def network_option(text: str) -> tuple[str, list[str]]:
+    """The network an option means, in its short or long form, and the aliases on it."""
     if "=" not in text:
-        return text
-    name = ""
+        return text, []
+    name, aliases = "", []
     for part in text.split(","):
         key, _, value = part.partition("=")
         if key == "name":
             name = value
-        elif key in ("alias", "driver-opt"):
+        elif key == "alias":
+            aliases.append(value)
+        elif key == "driver-opt":
             raise not_supported(f"--network {key}")
         else:
             raise UsageError(f'invalid argument "{text}" for "--network" flag: invalid field key {key}')
-    return name
+    if not name or not all(aliases):
+        raise UsageError(
+            f'invalid argument "{text}" for "--network" flag: write NAME or name=NAME[,alias=ALIAS...]'
+        )
+    return name, aliases
+
+
+def network_attachment(client: Client, text: str) -> Spec:
+    """The attachment an option means, with the network's id."""
+    name, aliases = network_option(text)
+    target = str(client.one("networks", name, scope="swarm")["Id"])
+    return {"Target": target, "Aliases": aliases} if aliases else {"Target": target}

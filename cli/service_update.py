@@ -16,7 +16,7 @@ from pyswarm.cli.service_options import (
     apply_shared,
     environment,
     labels,
-    network_name,
+    network_attachment,
     shared_options,
 )
 
@@ -106,14 +106,11 @@ def _changed_env(present: list[str], add: tuple[str, ...], remove: tuple[str, ..
 
 
 def _change_networks(client: Client, template: Spec, given: dict[str, Any]) -> None:
-    def resolved(text: str) -> str:
-        return str(client.one("networks", network_name(text), scope="swarm")["Id"])
-
-    removed = {resolved(text) for text in given["network_rm"]}
+    removed = {network_attachment(client, text)["Target"] for text in given["network_rm"]}
     networks = [n for n in template.get("Networks") or [] if n["Target"] not in removed]
     for text in given["network_add"]:
-        target = resolved(text)
-        if any(n["Target"] == target for n in networks):
+        added = network_attachment(client, text)
+        if any(n["Target"] == added["Target"] for n in networks):
             raise CliError(f"service is already attached to network {text}")
-        networks.append({"Target": target})
+        networks.append(added)
     template["Networks"] = networks

@@ -7,6 +7,7 @@ down, and nothing else is touched.
 import http.client
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,9 @@ from lab import api
 ROOT = Path(__file__).resolve().parent.parent
 LAB = [str(ROOT / "deploy" / "lab" / "lab"), "--name", "demo"]
 HOSTS = ("h1", "h2", "h3", "h4")
+STACK = Path("deploy/hits/docker-stack.yml")
+#: Long enough for the lines of new tasks to be among those shown.
+LOGS_SHOWN = 14
 
 
 class DemoFailure(Exception):
@@ -117,19 +121,46 @@ def make_cluster() -> None:
     run("h1", "pyswarm node ls")
 
 
+def outside(url: str) -> str:
+    """Show and make a request from a client that is on no host of the cluster."""
+    print(f"outside$ wget -qO- {url}", flush=True)
+    done = subprocess.run(
+        ["nsenter", f"--net=/run/netns/{value('netns', 'sw')}", "busybox", "wget", "-T", "5", "-qO-", url],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    print(done.stdout, end="", flush=True)
+    if done.returncode:
+        raise DemoFailure(f"no answer from {url}: {done.stderr.strip()}")
+    return done.stdout
+
+
 def run_service() -> None:
-    """A network across the hosts, and a service on it."""
-    say("A network across all hosts, and a service on it")
+    """A network across the hosts, and a published service on it."""
+    say("A network across all hosts, and a service on it, published on port 8080 of every host")
     run("h1", "pyswarm network create -d overlay --attachable app")
     run(
         "h1",
-        "pyswarm service create --name web --replicas 6 --network app --limit-memory 64m "
+        "pyswarm service create --name web --replicas 6 --network app -p 8080:80 --limit-memory 64m "
         "busybox:latest httpd -f -p 80 -h /www",
     )
     run("h1", "pyswarm service ls")
     run("h1", "pyswarm service ps web")
     say("The stock docker client drives the same cluster")
     run("h1", "docker service ls")
+
+
+def reach_it() -> None:
+    """The published port on every host, and the service's name in a container."""
+    say("Every host answers on the published port, to anybody")
+    for host in HOSTS:
+        outside(f"http://{value('ip', host)}:8080/")
+    run("h1", "wget -qO- http://127.0.0.1:8080/")
+    task = next(t for t in tasks_of("web") if t["node"] == "h1")
+    say("Containers find a service by its name: one address of its own, or with tasks. those of all its tasks")
+    for command in ("nslookup web", "ping -c 2 web", "wget -qO- http://web/", "nslookup tasks.web"):
+        run("h1", f"docker exec {task['container']} {command}")
 
 
 def cross_hosts() -> None:
@@ -169,6 +200,43 @@ def change_it() -> None:
     say("Scale it, and change it while it runs")
     run("h1", "pyswarm service scale web=12")
     run("h1", "pyswarm service update --env-add A=1 --update-parallelism 4 web")
+
+
+def read_logs() -> None:
+    """The logs of all tasks on all hosts in one stream, which takes in new tasks as they come."""
+    say("The logs of a service's tasks, wherever they run; scaled meanwhile")
+    loop = "'i=0; while true; do i=$((i + 1)); echo tick $i; sleep 1; done'"
+    run("h1", f"pyswarm service create --quiet --name clock --replicas 2 busybox:latest sh -c {loop}")
+    print("h1$ pyswarm service logs -f clock", flush=True)
+    with subprocess.Popen(
+        [*LAB, "exec", "h1", "--", "pyswarm", "service", "logs", "-f", "clock"], text=True, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        for number, line in enumerate(process.stdout):
+            print(line, end="", flush=True)
+            if number == 1:
+                run("h2", "pyswarm service scale -d clock=4")
+            if number >= LOGS_SHOWN:
+                break
+        process.send_signal(signal.SIGINT)
+    run("h1", "pyswarm service rm clock")
+
+
+def deploy_stack() -> None:
+    """Two services, a network, a secret and two configs from one file, by the stock client."""
+    say(f"A stack of two services by the stock docker client, from {STACK}")
+    run("h1", f"docker stack deploy -c {STACK} hits")
+    until(
+        lambda: [t["state"] for s in ("hits_web", "hits_counter") for t in tasks_of(s)] == ["running"] * 4,
+        60,
+        "the stack's four tasks run",
+    )
+    run("h1", "docker stack services hits")
+    run("h1", "pyswarm secret ls")
+    say("The web server asks its backend by name, reads its secret, and knows who asks")
+    for host in HOSTS[:3]:
+        outside(f"http://{value('ip', host)}:8081/cgi-bin/hits")
+    run("h1", "docker stack rm hits")
 
 
 def break_it() -> None:
@@ -212,8 +280,11 @@ def main() -> int:
         lab("up", str(len(HOSTS)))
         make_cluster()
         run_service()
+        reach_it()
         cross_hosts()
         change_it()
+        read_logs()
+        deploy_stack()
         break_it()
         clean_up()
     except KeyboardInterrupt:

@@ -59,12 +59,8 @@ def service_spec(raw: Any) -> ServiceSpec:
         policy = {k: v for k, v in template["RestartPolicy"].items() if not (k == "Condition" and v == "")}
         raw = {**raw, "TaskTemplate": {**template, "RestartPolicy": policy}}
     spec = convert(raw, ServiceSpec, "service spec", _SERVICE_HARMLESS)
-    if spec.endpoint_spec is not None and spec.endpoint_spec.mode not in ("", "vip"):
-        raise not_supported(f"EndpointSpec.Mode {spec.endpoint_spec.mode}")
     if spec.task_template.runtime not in ("", "container"):
         raise not_supported(f"Runtime {spec.task_template.runtime}")
-    if any(network.aliases for network in spec.task_template.networks):
-        raise not_supported("Networks.Aliases")
     if spec.replicas < 0:
         raise InvalidArgument("invalid service spec: replicas must not be negative")
     return with_mode(spec)

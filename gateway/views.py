@@ -90,10 +90,19 @@ def service_spec(spec: ServiceSpec, defaults: bool = False) -> Json:
     return view
 
 
+def _endpoint(obj: Service, spec: Json) -> Json:
+    """Prometheus' discovery takes no virtual IP without an address."""
+    view: Json = {"Spec": spec.get("EndpointSpec", {})}
+    vips = [{"NetworkID": vip.network_id, "Addr": vip.addr} for vip in obj.endpoint.virtual_ips if vip.addr]
+    if vips:
+        view["VirtualIPs"] = vips
+    return view
+
+
 def service(obj: Service, status: Json | None = None, defaults: bool = False) -> Json:
     """A service; ``status`` is its ``ServiceStatus`` when the client asked for it."""
     spec = service_spec(obj.spec, defaults)
-    view = {**_head(obj), "Spec": spec, "Endpoint": {"Spec": spec.get("EndpointSpec", {})}}
+    view = {**_head(obj), "Spec": spec, "Endpoint": _endpoint(obj, spec)}
     if obj.previous_spec is not None:
         view["PreviousSpec"] = service_spec(obj.previous_spec, defaults)
     if obj.update_status is not None:

@@ -24,6 +24,7 @@ from pyswarm.overlay.metrics import OverlayMetrics
 from pyswarm.overlay.objects import VXLAN_OVERHEAD_BYTES, LocalNetwork, bridge_name, vxlan_name
 from pyswarm.overlay.reconcile import Outcome, Reconciler
 from pyswarm.overlay.registry.model import OverlayState
+from pyswarm.overlay.vips.service import VipService
 
 __all__ = [
     "RESOLVER_ADDR",
@@ -41,7 +42,7 @@ __all__ = [
 log = get_logger("overlay")
 
 RESYNC_S = 30.0
-_DEBOUNCE_S = 0.05
+_DEBOUNCE_S = 0.01
 _BUSY_FACTOR = 4.0  # wait this many times as long as a pass took, so that news in a stream takes a fifth of a core
 _MAX_PAUSE_S = 1.0
 _RETRY_FIRST_S = 0.5
@@ -118,6 +119,8 @@ class Overlay:
             resolv_conf=resolv_conf,
             on_failure=on_failure,
         )
+        self._vips = VipService(registry, self._name_service.tables_loaded, on_failure)
+        self._named: OverlayState | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._work = asyncio.Event()
@@ -135,11 +138,13 @@ class Overlay:
         self._monitor.start()
         self._tasks.spawn(self._run(), "reconcile")
         self._tasks.spawn(self._tick(), "resync")
+        await self._vips.start()
         await self._name_service.start()
 
     async def stop(self) -> None:
         """Watch and answer no more. The data plane stays in place, and containers go on talking."""
         await self._name_service.stop()
+        await self._vips.stop()
         self._monitor.stop()
         await self._tasks.stop()
         if self._executor is not None:
@@ -148,11 +153,10 @@ class Overlay:
                 executor.shutdown(wait=False)
 
     def update(self, state: OverlayState) -> None:
-        """Take the newest desired state; what it changes is in answers at once and in the kernel soon after."""
+        """Take the newest desired state; what it changes is in the kernel, and then in answers, soon after."""
         self._state = state
         if state.mark is not None and state.mark.asked:
             self._untold.append(state.mark.fence)
-        self._name_service.update(state)
         self._wake()
 
     async def attach(self, network: LocalNetwork) -> None:
@@ -182,16 +186,22 @@ class Overlay:
         if removed:
             log.info("removed leftover network devices", devices=removed)
 
-    def set_client(self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str]) -> None:
+    def set_client(
+        self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], *, pid: int = 0
+    ) -> None:
         """A container of this host asks for names from any of ``addrs``, and may see what is on these networks.
 
         Containers with a way out of the host ask from their address there, not from one of a cluster network.
+        ``pid`` is one of its processes once it runs: services' virtual IPs lead somewhere from then on.
         """
+        addrs, network_ids = tuple(addrs), tuple(network_ids)
         self._name_service.set_client(client_id, addrs, network_ids)
+        self._vips.set_client(client_id, addrs, network_ids, pid)
 
     def forget_client(self, client_id: str) -> None:
         """The container asks no more; one never heard of is fine."""
         self._name_service.forget_client(client_id)
+        self._vips.forget_client(client_id)
 
     def attached(self) -> tuple[LocalNetwork, ...]:
         """The networks this host takes part in."""
@@ -216,6 +226,7 @@ class Overlay:
     async def _tick(self) -> None:
         while True:
             await self._clock.sleep(self._resync_s)
+            self._vips.resync()
             self._wake()
 
     async def _run(self) -> None:
@@ -228,7 +239,8 @@ class Overlay:
             async with self._lock:
                 state = self._state
                 outcome = await self._pass(list(self._attached.values()))
-            self._tell(state)
+            if state is not None:
+                await self._find(state)
             if not outcome.failures:
                 retry_s = _RETRY_FIRST_S
             elif not self._retrying:
@@ -237,9 +249,17 @@ class Overlay:
                 self._tasks.spawn(self._retry(retry_s), "retry")
                 retry_s = min(retry_s * 2, self._resync_s)
 
-    def _tell(self, state: OverlayState | None) -> None:
+    async def _find(self, state: OverlayState) -> None:
+        """Have containers find what is there now: a virtual IP leads somewhere before anybody is told of it."""
+        if state is not self._named:
+            await self._vips.apply(state)
+            self._name_service.update(state)
+            self._named = state
+            self._tell(state)
+
+    def _tell(self, state: OverlayState) -> None:
         """Say that ``state`` is in force; a network that failed has no part in who is found."""
-        if state is None or state.mark is None:
+        if state.mark is None:
             return
         fence = state.mark.fence
         later = [mark for mark in self._untold if mark > fence]

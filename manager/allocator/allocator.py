@@ -7,7 +7,7 @@ import msgspec
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import NotLeader, OutcomeUnknown, PyswarmError, Unavailable
 from pyswarm.common.log import get_logger
-from pyswarm.common.types import Network, Task, TaskState, TaskStatus
+from pyswarm.common.types import Network, Service, Task, TaskState, TaskStatus
 from pyswarm.manager.allocator.plan import AddressPlanner, Allocation, allocate_network, needs_allocation
 from pyswarm.manager.state import MAX_CHANGES, Event, Store, StoreLoop, Transaction, View
 
@@ -27,10 +27,13 @@ class Allocator(StoreLoop):
 
     async def begin(self, view: View) -> None:
         networks, tasks = list(view.networks.values()), list(view.tasks.values())
+        services = list(view.services.values())
         self._planner = AddressPlanner()
         self._bare = {}
         for network in networks:
             self._observe_network(network.id, network)
+        for service in services:
+            self._planner.observe_service(service.id, service)
         # In the order of their creation, so that who came first is served first.
         for task in sorted(tasks, key=lambda t: t.created_at):
             self._planner.observe_task(task.id, task)
@@ -40,6 +43,8 @@ class Allocator(StoreLoop):
         new = event.new
         if isinstance(event.obj, Task):
             self._planner.observe_task(event.obj.id, new if isinstance(new, Task) else None)
+        elif isinstance(event.obj, Service):
+            self._planner.observe_service(event.obj.id, new if isinstance(new, Service) else None)
         elif isinstance(event.obj, Network):
             self._observe_network(event.obj.id, new if isinstance(new, Network) else None)
 
@@ -89,7 +94,8 @@ def _carry_out(tx: Transaction, allocation: Allocation) -> bool:
     if task is None or task.version != allocation.task.version or not needs_allocation(task):
         return False
     for attached in allocation.networks:
-        if tx.view.tasks.by_address(attached.network_id, attached.addr) is not None:
+        key = (attached.network_id, attached.addr)
+        if tx.view.tasks.by_address(*key) is not None or tx.view.services.by_vip(*key) is not None:
             return False
     message = "waiting for an address" if allocation.err else "pending task scheduling"
     status = TaskStatus(timestamp=tx.now, state=TaskState.PENDING, message=message, err=allocation.err)

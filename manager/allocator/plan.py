@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from pyswarm.common.types import Network, Task, TaskNetwork, TaskState
+from pyswarm.common.types import Network, Service, Task, TaskNetwork, TaskState
 from pyswarm.manager.allocator.pool import AddressPool, mac_of
 from pyswarm.manager.allocator.subnets import (
     NetworkAllocation,
@@ -17,7 +17,7 @@ from pyswarm.manager.allocator.subnets import (
     check_subnet,
     choose_allocation,
 )
-from pyswarm.manager.state.tables import AddressKey, held_addresses
+from pyswarm.manager.state.tables import AddressKey, held_addresses, virtual_addresses
 
 __all__ = [
     "AddressPlanner", "Allocation", "NetworkAllocation", "allocate_network", "check_subnet", "choose_allocation",
@@ -53,6 +53,7 @@ class AddressPlanner:
     def __init__(self) -> None:
         self._pools: dict[str, AddressPool] = {}
         self._held: dict[str, list[AddressKey]] = {}
+        self._services: set[str] = set()
         self._users: dict[str, dict[AddressKey, str]] = {}
         self._new: dict[str, Task] = {}
         self._blocked: dict[str, dict[str, Task]] = {}
@@ -68,7 +69,7 @@ class AddressPlanner:
         if pool is None or not pool.fits(network):
             pool = self._pools[network_id] = AddressPool(network)
             for key, task_id in self._users.get(network_id, {}).items():
-                pool.hold(key[1], task_id)
+                pool.hold(key[1], task_id, virtual=task_id in self._services)
         self._freed.add(network_id)
 
     def observe_task(self, task_id: str, task: Task | None) -> None:
@@ -82,6 +83,18 @@ class AddressPlanner:
         self._unblock(task_id)
         if task is not None and needs_allocation(task):
             self._new[task_id] = task
+
+    def observe_service(self, service_id: str, service: Service | None) -> None:
+        """A service was made, changed or removed: its virtual IPs are no task's."""
+        held = virtual_addresses(service) if service is not None else []
+        if held == self._held.get(service_id, []):
+            return
+        self._release(service_id)
+        self._services.discard(service_id)
+        if held:
+            self._services.add(service_id)
+        for key in held:
+            self._hold(service_id, key)
 
     def plan(self) -> Iterator[Allocation]:
         """Give addresses to those who can have them now. They count as in use from here on; if one cannot be
@@ -125,23 +138,24 @@ class AddressPlanner:
             networks.append(TaskNetwork(network_id=target, addr=addr, mac=mac_of(addr)))
         return Allocation(task, tuple(networks))
 
-    def _hold(self, task_id: str, key: AddressKey) -> None:
-        self._held.setdefault(task_id, []).append(key)
-        self._users.setdefault(key[0], {})[key] = task_id
+    def _hold(self, holder_id: str, key: AddressKey) -> None:
+        """``holder_id`` is a task's or a service's."""
+        self._held.setdefault(holder_id, []).append(key)
+        self._users.setdefault(key[0], {})[key] = holder_id
         pool = self._pools.get(key[0])
         if pool is not None:
-            pool.hold(key[1], task_id)
+            pool.hold(key[1], holder_id, virtual=holder_id in self._services)
 
-    def _release(self, task_id: str) -> None:
-        for key in self._held.pop(task_id, []):
+    def _release(self, holder_id: str) -> None:
+        for key in self._held.pop(holder_id, []):
             users = self._users.get(key[0], {})
-            if users.get(key) == task_id:
+            if users.get(key) == holder_id:
                 del users[key]
                 if not users:
                     del self._users[key[0]]
             pool = self._pools.get(key[0])
             if pool is not None:
-                pool.release(key[1], task_id)
+                pool.release(key[1], holder_id)
             self._freed.add(key[0])
 
     def _unblock(self, task_id: str) -> None:

@@ -69,15 +69,16 @@ class AddressPool:
             if number not in self._holders:
                 return number
 
-    def hold(self, addr: str, task_id: str) -> None:
-        """Note an address that a task has."""
+    def hold(self, addr: str, task_id: str, *, virtual: bool = False) -> None:
+        """Note an address that a task has, or a service as its virtual IP."""
         number = _number(addr)
         usable = self._first <= number <= self._last and number not in self._reserved
         if number not in self._holders and not usable:
             self._outside += 1
         self._holders[number] = task_id
         # A new leader goes on after the highest, rather than use the latest freed ones again.
-        if self._first <= number <= self._last and self._unvisited == self._last - self._first + 1:
+        untouched = self._unvisited == self._last - self._first + 1
+        if self._first <= number <= self._last and untouched and not virtual:
             self._next = max(self._next, number + 1)
 
     def release(self, addr: str, task_id: str) -> None:

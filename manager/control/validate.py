@@ -22,8 +22,11 @@ from pyswarm.common.types import (
 
 # Docker's ^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$, written so that a long wrong name takes no exponential time.
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]*[a-zA-Z0-9])?")
+_ALIAS = re.compile(r"[a-zA-Z0-9_-]{1,63}(?:\.[a-zA-Z0-9_-]{1,63})*")
 _NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 MAX_NAME_CHARS = 63
+#: What a name in the DNS may have.
+MAX_ALIAS_CHARS = 253
 MIN_MEMORY_BYTES = 4 * 1024 * 1024
 MIN_NANO_CPUS = 1_000_000
 #: Far above what the engines of one cluster run; a slip of the keyboard is not made into a million tasks.
@@ -82,7 +85,18 @@ def _check_task(spec: TaskSpec) -> None:
         raise unsupported(f"the runtime {spec.runtime} is")
     _check_container(spec.container_spec)
     _check_resources(spec.resources)
+    for attachment in spec.networks:
+        _check_aliases(attachment.aliases)
     _check_restart_policy(spec.restart_policy)
+
+
+def _check_aliases(aliases: tuple[str, ...]) -> None:
+    for alias in aliases:
+        if len(alias) > MAX_ALIAS_CHARS or not _ALIAS.fullmatch(alias):
+            raise InvalidArgument(
+                f'invalid network alias "{alias[:200]}": only [a-zA-Z0-9_.-] are allowed, '
+                f"{MAX_ALIAS_CHARS} characters at most, and no dot at either end"
+            )
 
 
 def _check_container(spec: ContainerSpec) -> None:
@@ -159,9 +173,7 @@ def _check_update_config(config: UpdateConfig) -> None:
 def _check_endpoint(spec: EndpointSpec) -> None:
     if spec.ports:
         raise unsupported("EndpointSpec.Ports is")
-    if spec.mode == "dnsrr":
-        raise unsupported("the endpoint mode dnsrr is")
-    if spec.mode not in ("", "vip"):
+    if spec.mode not in ("", "vip", "dnsrr"):
         raise InvalidArgument(f"unrecognized endpoint mode {spec.mode}")
 
 

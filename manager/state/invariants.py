@@ -1,13 +1,13 @@
 """What must hold in every state: checked for each new object at apply, and for all of them by tests. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Network, ip_address, ip_interface
 
-from pyswarm.common.types import Network, Task, TaskState
+from pyswarm.common.types import Network, Service, Task, TaskState
 from pyswarm.manager.state.entry import Outcome, Stored, kind_of
 from pyswarm.manager.state.naming import has_unique_name, name_of, taken_message
-from pyswarm.manager.state.tables import held_addresses
+from pyswarm.manager.state.tables import AddressKey, held_addresses, virtual_addresses
 from pyswarm.manager.state.view import LiveView, View
 
 
@@ -22,14 +22,22 @@ def clash_of(view: LiveView, obj: Stored) -> Outcome | None:
     ):
         return Outcome("error", code="already_exists", message=taken_message(obj))
     if isinstance(obj, Task):
-        for network_id, addr in held_addresses(obj):
-            holder = view.tasks.by_address(network_id, addr)
-            if holder is not None and holder.id != obj.id:
-                return Outcome("conflict", message=f"address {addr} is held by task {holder.id}")
-    elif isinstance(obj, Network):
+        return _address_clash(view, obj.id, held_addresses(obj))
+    if isinstance(obj, Service):
+        return _address_clash(view, obj.id, virtual_addresses(obj))
+    if isinstance(obj, Network):
         current = view.networks.get(obj.id)
         if current is None or (current.subnet, current.vni) != (obj.subnet, obj.vni):
             return _network_clash(view, obj)
+    return None
+
+
+def _address_clash(view: LiveView, object_id: str, wanted: Iterable[AddressKey]) -> Outcome | None:
+    for network_id, addr in wanted:
+        for holder in (view.tasks.by_address(network_id, addr), view.services.by_vip(network_id, addr)):
+            if holder is not None and holder.id != object_id:
+                kind = "task" if isinstance(holder, Task) else "service"
+                return Outcome("conflict", message=f"address {addr} is held by {kind} {holder.id}")
     return None
 
 
@@ -83,13 +91,23 @@ def _address_problems(view: LiveView) -> Iterator[str]:
         for key in held_addresses(task):
             network_id, addr = key
             if key in holders:
-                yield f"address {addr} is held by tasks {holders[key]} and {task.id}"
-            holders[key] = task.id
-            network = view.networks.get(network_id)
-            if network is None:
-                continue
-            host = ip_interface(addr).ip
-            if network.subnet and host not in network_of(network.subnet):
-                yield f"address {addr} of task {task.id} is outside network {network.spec.name}"
-            if network.gateway and host == ip_address(network.gateway):
-                yield f"address {addr} of task {task.id} is the gateway of network {network.spec.name}"
+                yield f"address {addr} is held by {holders[key]} and task {task.id}"
+            holders[key] = f"task {task.id}"
+            yield from _place_problems(view, network_id, addr, f"task {task.id}")
+    for service in view.services.values():
+        for key in virtual_addresses(service):
+            if key in holders:
+                yield f"address {key[1]} is held by {holders[key]} and service {service.id}"
+            holders[key] = f"service {service.id}"
+            yield from _place_problems(view, *key, f"service {service.id}")
+
+
+def _place_problems(view: LiveView, network_id: str, addr: str, holder: str) -> Iterator[str]:
+    network = view.networks.get(network_id)
+    if network is None:
+        return
+    host = ip_interface(addr).ip
+    if network.subnet and host not in network_of(network.subnet):
+        yield f"address {addr} of {holder} is outside network {network.spec.name}"
+    if network.gateway and host == ip_address(network.gateway):
+        yield f"address {addr} of {holder} is the gateway of network {network.spec.name}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from pyswarm.common.errors import InvalidArgument, NotFound
-from pyswarm.common.types import Task
+from pyswarm.common.types import Service, Task
 from pyswarm.manager.state.entry import Stored
 from pyswarm.manager.state.naming import name_of
 
@@ -82,6 +82,19 @@ class TaskTable(Table[Task]):
     @abstractmethod
     def by_address(self, network_id: str, addr: str) -> Task | None:
         """The task that holds an address (with mask): it has not ended, as far as anyone knows."""
+
+
+class ServiceTable(Table[Service]):
+    """Services, also by their virtual IPs."""
+
+    @abstractmethod
+    def by_vip(self, network_id: str, addr: str) -> Service | None:
+        """The service whose virtual IP an address (with mask) is."""
+
+
+def virtual_addresses(service: Service) -> list[AddressKey]:
+    """What a service holds of its networks' addresses."""
+    return [(vip.network_id, vip.addr) for vip in service.endpoint.virtual_ips]
 
 
 def held_addresses(task: Task) -> list[AddressKey]:
@@ -205,6 +218,31 @@ class LiveTaskTable(LiveTable[Task], TaskTable):
         return ("_by_service", "_by_node", "_by_slot", "_by_address")
 
 
+class LiveServiceTable(LiveTable[Service], ServiceTable):
+    """The applied services."""
+
+    def __init__(self, kind: str = "service") -> None:
+        super().__init__(kind)
+        self._by_vip: dict[AddressKey, str] = {}
+
+    def by_vip(self, network_id: str, addr: str) -> Service | None:
+        holder = self._by_vip.get((network_id, addr))
+        return None if holder is None else self._objects.get(holder)
+
+    def _index(self, obj: Service) -> None:
+        super()._index(obj)
+        self._by_vip.update(dict.fromkeys(virtual_addresses(obj), obj.id))
+
+    def _unindex(self, obj: Service) -> None:
+        super()._unindex(obj)
+        for key in virtual_addresses(obj):
+            if self._by_vip.get(key) == obj.id:
+                del self._by_vip[key]
+
+    def _index_names(self) -> tuple[str, ...]:
+        return (*super()._index_names(), "_by_vip")
+
+
 class StagedTable(Table[T]):
     """A live table with a transaction's changes on top; None in ``staged`` is a deleted object."""
 
@@ -243,6 +281,21 @@ class StagedTable(Table[T]):
         kept = [obj for obj in live if obj.id not in self.staged]
         kept += [obj for obj in self.staged.values() if obj is not None and belongs(obj)]
         return kept
+
+
+class StagedServiceTable(StagedTable[Service], ServiceTable):
+    """Services as a transaction would leave them."""
+
+    def __init__(self, live: ServiceTable) -> None:
+        super().__init__(live)
+        self._live_services = live
+
+    def by_vip(self, network_id: str, addr: str) -> Service | None:
+        for service in self.staged.values():
+            if service is not None and (network_id, addr) in virtual_addresses(service):
+                return service
+        live = self._live_services.by_vip(network_id, addr)
+        return None if live is None or live.id in self.staged else live
 
 
 class StagedTaskTable(StagedTable[Task], TaskTable):

@@ -4,9 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import cast
 
-from pyswarm.common.types import Cluster, Config, Network, Node, Secret, Service
+from pyswarm.common.types import Cluster, Config, Network, Node, Secret
 from pyswarm.manager.state.entry import Stored
-from pyswarm.manager.state.tables import LiveTable, LiveTaskTable, StagedTable, StagedTaskTable, Table, TaskTable
+from pyswarm.manager.state.tables import (
+    LiveServiceTable,
+    LiveTable,
+    LiveTaskTable,
+    ServiceTable,
+    StagedServiceTable,
+    StagedTable,
+    StagedTaskTable,
+    Table,
+    TaskTable,
+)
 
 
 class View(ABC):
@@ -14,7 +24,7 @@ class View(ABC):
     state. The objects in it never change, so they may be kept."""
 
     nodes: Table[Node]
-    services: Table[Service]
+    services: ServiceTable
     tasks: TaskTable
     networks: Table[Network]
     secrets: Table[Secret]
@@ -37,7 +47,7 @@ class LiveView(View):
 
     def __init__(self) -> None:
         self.nodes: LiveTable[Node] = LiveTable("node")
-        self.services: LiveTable[Service] = LiveTable("service")
+        self.services: LiveServiceTable = LiveServiceTable("service")
         self.tasks: LiveTaskTable = LiveTaskTable("task")
         self.networks: LiveTable[Network] = LiveTable("network")
         self.secrets: LiveTable[Secret] = LiveTable("secret")
@@ -66,7 +76,7 @@ class StagedView(View):
     def __init__(self, live: View) -> None:
         self._live = live
         self.nodes: StagedTable[Node] = StagedTable(live.nodes)
-        self.services: StagedTable[Service] = StagedTable(live.services)
+        self.services: StagedServiceTable = StagedServiceTable(live.services)
         self.tasks: StagedTaskTable = StagedTaskTable(live.tasks)
         self.networks: StagedTable[Network] = StagedTable(live.networks)
         self.secrets: StagedTable[Secret] = StagedTable(live.secrets)

@@ -67,6 +67,10 @@ class NameService:
         """See `Resolver.set_client`."""
         self._resolver.set_client(client_id, addrs, network_ids)
 
+    def tables_loaded(self, client_id: str) -> None:
+        """See `Resolver.tables_loaded`."""
+        self._resolver.tables_loaded(client_id)
+
     def forget_client(self, client_id: str) -> None:
         """See `Resolver.forget_client`."""
         self._resolver.forget_client(client_id)

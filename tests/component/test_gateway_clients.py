@@ -277,7 +277,7 @@ BAD = [
     (("service", "create", "-p", "80:80", "busybox"), 1, "--publish is not supported by this version of pyswarm"),
     (("service", "create", "--no-healthcheck", "busybox"), 1, "--no-healthcheck is not supported"),
     (("service", "create", "--mode", "global", "busybox"), 1, "--mode global is not supported by this version"),
-    (("service", "create", "--endpoint-mode", "dnsrr", "busybox"), 1, "--endpoint-mode dnsrr is not supported"),
+    (("service", "create", "--network", "name=app,alias=", "busybox"), 2, 'for "--network" flag: write NAME or'),
     (("service", "create", "--constraint", "node.role==worker", "busybox"), 1, "--constraint is not supported"),
     (("service", "update", "--publish-add", "80", "web"), 1, "--publish-add is not supported"),
     (("node", "update", "--role", "manager", "h2"), 1, "--role is not supported"),

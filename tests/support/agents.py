@@ -123,7 +123,9 @@ class RememberingOverlay:
         """Remember what was to be kept."""
         self.kept = set(keep_network_ids)
 
-    def set_client(self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str]) -> None:
+    def set_client(
+        self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], *, pid: int = 0
+    ) -> None:
         """Remember."""
         self.clients[client_id] = (list(addrs), list(network_ids))
 

@@ -42,10 +42,13 @@ def test_filters() -> None:
 
 
 def test_networks_in_both_forms() -> None:
-    assert service_options.network_name("app") == "app"
-    assert service_options.network_name("name=app") == "app"
-    with pytest.raises(CliError, match="--network alias is not supported"):
-        service_options.network_name("name=app,alias=x")
+    assert service_options.network_option("app") == ("app", [])
+    assert service_options.network_option("name=app,alias=x,alias=y") == ("app", ["x", "y"])
+    with pytest.raises(CliError, match="--network driver-opt is not supported"):
+        service_options.network_option("name=app,driver-opt=a=b")
+    for wrong in ("alias=x", "name=app,alias=", "name=app,colour=red"):
+        with pytest.raises(UsageError, match=r'invalid argument ".*" for "--network" flag'):
+            service_options.network_option(wrong)
 
 
 def test_environment_takes_values_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,10 +159,6 @@ SERVICES: list[tuple[ServiceSpec, str]] = [
     ),
     (update(order="both"), "unrecognized update order both"),
     (replace(GOOD, endpoint_spec=EndpointSpec(mode="x")), "unrecognized endpoint mode x"),
-    (
-        replace(GOOD, endpoint_spec=EndpointSpec(mode="dnsrr")),
-        "the endpoint mode dnsrr is not supported by this version of pyswarm",
-    ),
     (template(runtime="plugin"), "the runtime plugin is not supported by this version of pyswarm"),
 ]
 

@@ -78,8 +78,6 @@ def with_field(path: str, value: Any) -> dict[str, Any]:
         ("TaskTemplate.Placement.MaxReplicas", 1, "Placement.MaxReplicas"),
         ("TaskTemplate.LogDriver", {"Name": "none"}, "LogDriver.Name"),
         ("TaskTemplate.Resources.Reservations", {"GenericResources": [{}, 1]}, "Reservations.GenericResources"),
-        ("TaskTemplate.Networks", [{"Target": "n", "Aliases": ["x"]}], "Networks.Aliases"),
-        ("EndpointSpec.Mode", "dnsrr", "EndpointSpec.Mode dnsrr"),
         ("RollbackConfig.Parallelism", 2, "RollbackConfig.Parallelism"),
         ("Mode.Global", {}, "Mode.Global"),
         ("Mode.ReplicatedJob", {}, "Mode.ReplicatedJob"),
