@@ -6,6 +6,7 @@ all of it or nothing. What a thread does here happens in the network namespace t
 
 import ctypes
 import json
+import os
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,8 @@ from pyswarm.overlay.errors import OverlayError
 _LIBRARY = "libnftables.so.1"
 _OUTPUT_JSON, _OUTPUT_NUMERIC_ALL = 1 << 4, 0xF << 7  # as in nftables/libnftables.h
 _MAX_SHOWN = 400
+#: Of 1024, with room for what other threads open at the same moment.
+_HIGHEST_DESCRIPTOR = 960
 
 
 class Nft:
@@ -33,6 +36,7 @@ class Nft:
             function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
         library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        _require_low_descriptor()
         self._library = library
         self._context = library.nft_ctx_new(0)
         if not self._context:
@@ -76,3 +80,12 @@ class Nft:
             reason = error.decode(errors="replace").strip() or "no reason was given"
             raise OverlayError(f"nftables refused: {reason[:_MAX_SHOWN]}")
         return str(output.decode(errors="replace"))
+
+
+def _require_low_descriptor() -> None:
+    """The library waits for its socket with select(), which ends the whole process for a descriptor it has no room
+    for. Raises OverlayError instead."""
+    probe = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(probe)
+    if probe >= _HIGHEST_DESCRIPTOR:
+        raise OverlayError(f"nftables cannot be used while {probe} files and connections are open")

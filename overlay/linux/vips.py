@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -17,42 +18,45 @@ _OWN = "/proc/self/ns/net"
 
 
 class Namespace:
-    """A container's network namespace, held open: the process id it was found by may be another's later."""
+    """A container's network namespace. It is found by a process id each time, and checked to be still the same: a
+    descriptor held for each container would use up those that libnftables can work with.
+    """
 
     def __init__(self, pid: int, addrs: Collection[str]) -> None:
-        """Open that of process ``pid``. Raises OverlayError when it is gone, or does not have one of ``addrs``."""
-        path = f"/proc/{pid}/ns/net"
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as exc:
-            raise OverlayError(f"there is no network namespace {path}: {exc.strerror}") from exc
-        try:
-            if os.fstat(self._fd).st_ino == os.stat(_OWN).st_ino:
+        """That of process ``pid``. Raises OverlayError when it is gone, or does not have one of ``addrs``."""
+        self._path = f"/proc/{pid}/ns/net"
+        self._inode = 0
+        own = os.stat(_OWN).st_ino
+        with self._entered() as inode:
+            if inode == own:
                 raise OverlayError(f"process {pid} has no network namespace of its own")
-            with entered(self._path):
-                found = _addresses()
-            if found.isdisjoint(addrs):
+            if _addresses().isdisjoint(addrs):
                 raise OverlayError(f"process {pid} has none of the container's addresses")
-        except BaseException:
-            self.close()
-            raise
+        self._inode = inode
 
-    @property
-    def _path(self) -> str:
-        return f"/proc/self/fd/{self._fd}"
-
-    def close(self) -> None:
-        """Let go of it."""
-        os.close(self._fd)
+    @contextmanager
+    def _entered(self) -> Iterator[int]:
+        try:
+            opened = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise OverlayError(f"there is no network namespace {self._path}: {exc.strerror}") from exc
+        try:
+            inode = os.fstat(opened).st_ino
+            if self._inode not in (0, inode):
+                raise OverlayError(f"the network namespace {self._path} is another one now")
+            with entered(f"/proc/self/fd/{opened}"):
+                yield inode
+        finally:
+            os.close(opened)
 
     def read(self) -> VipTable | None:
         """What its table holds; None without a table, or with one that is not ours."""
-        with entered(self._path), Nft() as nft:
+        with self._entered(), Nft() as nft:
             return _read(nft)
 
     def bring(self, want: VipTable, have: VipTable | None) -> None:
         """Have ``want`` in its table, which holds ``have``; None: there is none. Raises OverlayError."""
-        with entered(self._path), Nft() as nft:
+        with self._entered(), Nft() as nft:
             if have is None:
                 nft.run(plan.whole(want))
                 return
@@ -61,7 +65,8 @@ class Namespace:
             except OverlayError:
                 # It is not as it was left: nothing was changed, so all of it is made anew.
                 nft.run(plan.whole(want))
-            forget_udp(plan.withdrawn(have, want))
+            if gone := plan.withdrawn(have, want):
+                forget_udp(gone)
 
 
 def _read(nft: Nft) -> VipTable | None:

@@ -83,8 +83,6 @@ class VipService:
             executor, self._executor = self._executor, None
             if executor is not None:
                 executor.shutdown(wait=False)
-            for client in self._clients.values():
-                _close(client)
             self._clients.clear()
 
     def set_client(self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], pid: int) -> None:
@@ -104,9 +102,7 @@ class VipService:
 
     def forget_client(self, client_id: str) -> None:
         """The container is no more; its table went with it."""
-        client = self._clients.pop(client_id, None)
-        if client is not None:
-            _close(client)
+        self._clients.pop(client_id, None)
 
     async def apply(self, state: OverlayState) -> None:
         """Bring all tables to this state; returns once they are."""
@@ -151,8 +147,7 @@ class VipService:
     def _take(self, client_id: str, client: _Client, result: _Result) -> None:
         client.namespace, client.have, client.known = result.namespace, result.have, not result.error
         if self._clients.get(client_id) is not client:
-            _close(client)  # it was forgotten meanwhile
-            return
+            return  # it was forgotten meanwhile
         if result.repaired:
             self._repairs.inc()
             log.warning("repaired a table of virtual IPs that another hand had changed", task=client_id)
@@ -163,12 +158,6 @@ class VipService:
     def _count(self) -> None:
         self._tables.set(sum(1 for client in self._clients.values() if client.have))
         self._failing.set(sum(1 for client in self._clients.values() if client.complaint))
-
-
-def _close(client: _Client) -> None:
-    if client.namespace is not None:
-        client.namespace.close()
-        client.namespace = None
 
 
 def _carry_out(jobs: Sequence[tuple[str, _Client, VipTable]]) -> list[_Result]:
