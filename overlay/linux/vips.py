@@ -17,6 +17,10 @@ from pyswarm.overlay.vips.plan import VipTable
 _OWN = "/proc/self/ns/net"
 
 
+class NamespaceGone(OverlayError):
+    """The container has ended."""
+
+
 class Namespace:
     """A container's network namespace. It is found by a process id each time, and checked to be still the same: a
     descriptor held for each container would use up those that libnftables can work with.
@@ -39,11 +43,11 @@ class Namespace:
         try:
             opened = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
-            raise OverlayError(f"there is no network namespace {self._path}: {exc.strerror}") from exc
+            raise NamespaceGone(f"there is no network namespace {self._path}: {exc.strerror}") from exc
         try:
             inode = os.fstat(opened).st_ino
             if self._inode not in (0, inode):
-                raise OverlayError(f"the network namespace {self._path} is another one now")
+                raise NamespaceGone(f"the network namespace {self._path} is another one now")
             with entered(f"/proc/self/fd/{opened}"):
                 yield inode
         finally:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.overlay.errors import OverlayError
-from pyswarm.overlay.linux.vips import Namespace
+from pyswarm.overlay.linux.vips import Namespace, NamespaceGone
 from pyswarm.overlay.registry.model import OverlayState
 from pyswarm.overlay.vips.plan import VipTable, tables
 
@@ -177,6 +177,9 @@ def _bring(client_id: str, client: _Client, want: VipTable) -> _Result:
         if (have or {}) != want:
             namespace.bring(want, have)
             have = want
+    except NamespaceGone:
+        # Its end will be reported; until then there is nothing to keep.
+        return _Result(client_id, namespace, want)
     except OverlayError as exc:
         return _Result(client_id, namespace, None, error=str(exc))
     return _Result(client_id, namespace, have, repaired)

@@ -6,6 +6,7 @@ import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from dnslib import RR, A, DNSRecord
 from prometheus_client import CollectorRegistry
@@ -16,7 +17,7 @@ from pyswarm.overlay.dns.metrics import DnsMetrics
 from pyswarm.overlay.dns.resolver import Resolver
 from pyswarm.overlay.dns.server import MAX_OPEN_EACH, DnsServer
 from pyswarm.overlay.dns.upstream import Server, Upstream
-from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, OverlayState
+from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, OverlayState, ServiceEntry, ServiceNetwork
 
 ADDR = "127.53.53.53"
 CLIENT = "127.0.7.1"
@@ -265,3 +266,28 @@ async def test_the_overlay_answers_names_while_it_runs(tmp_path: Path) -> None:
         overlay.forget_client("task")
     finally:
         await overlay.stop()
+
+
+async def test_a_virtual_ip_is_told_once_it_leads_somewhere(bench: Bench) -> None:
+    service = ServiceEntry("id", "web", networks=(ServiceNetwork("n1", "10.0.0.250"),))
+    bench.resolver.update(msgspec.structs.replace(state(), services={"id": service}))
+    bench.resolver.set_client("c", [CLIENT], ["n1"])
+    assert len((await bench.ask("tasks.web")).rr) == 2, "tasks' own addresses need no table"
+    asking = asyncio.ensure_future(bench.ask("web"))
+    await bench.until("held_total", 1)
+    assert not asking.done()
+    bench.resolver.tables_loaded("c")
+    assert [str(rr.rdata) for rr in (await asking).rr] == ["10.0.0.250"]
+    assert [str(rr.rdata) for rr in (await bench.ask("web")).rr] == ["10.0.0.250"]
+    # Another address of the same container changes nothing about its table.
+    bench.resolver.set_client("c", [CLIENT, STRANGER], ["n1"])
+    assert [str(rr.rdata) for rr in (await bench.ask("web", source=STRANGER)).rr] == ["10.0.0.250"]
+    assert bench.metric("held_total") == 1
+
+
+async def test_a_table_that_does_not_come_holds_an_answer_for_a_while_only(bench: Bench) -> None:
+    service = ServiceEntry("id", "web", networks=(ServiceNetwork("n1", "10.0.0.250"),))
+    bench.resolver.update(msgspec.structs.replace(state(), services={"id": service}))
+    bench.resolver.set_client("c", [CLIENT], ["n1"])
+    assert [str(rr.rdata) for rr in (await bench.ask("web")).rr] == ["10.0.0.250"]
+    assert bench.metric("held_total") == 1

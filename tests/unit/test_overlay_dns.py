@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 from dnslib import EDNS0, QTYPE, DNSBuffer, DNSHeader, DNSRecord
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from pyswarm.overlay.dns import messages
 from pyswarm.overlay.dns.answers import Answer, Names, may_be_ours, rotated
 from pyswarm.overlay.dns.messages import Question, Refusal
 from pyswarm.overlay.dns.upstream import ResolvConf
-from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, OverlayState
+from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, OverlayState, ServiceEntry, ServiceNetwork
 
 A, AAAA, PTR, TXT = 1, 28, 12, 16
 
@@ -225,3 +226,40 @@ def test_the_hosts_servers_are_read_again_and_never_include_the_resolver(tmp_pat
     assert servers() == (("fe80::1%eth0", 53), ("10.0.0.1", 53), ("10.0.0.2", 53))
     path.unlink()
     assert servers() == ()
+
+
+# --- virtual IPs and aliases ---
+
+
+def placed(name: str, vip: str = "", *aliases: str, network: str = "n1") -> ServiceEntry:
+    return ServiceEntry(f"id-of-{name}", name, networks=(ServiceNetwork(network, vip, aliases),))
+
+
+def with_services(*services: ServiceEntry) -> Names:
+    return Names(msgspec.structs.replace(STATE, services={s.service_id: s for s in services}))
+
+
+def test_a_service_with_a_virtual_ip_is_found_by_it_and_its_tasks_by_theirs() -> None:
+    names = with_services(placed("web", "10.0.1.250", "Www", "db.inside"))
+    n1 = frozenset({"n1"})
+    for name in ("web", "www", "db.inside"):
+        assert names.answer(tuple(name.split(".")), A, n1) == Answer(addrs=("10.0.1.250",), virtual=True)
+        assert names.answer(tuple(name.split(".")), A, frozenset({"n2"})) is None
+    assert names.answer(("tasks", "web"), A, n1) == Answer(addrs=("10.0.1.2", "10.0.1.3"))
+    assert names.answer(("web", "2"), A, n1) == Answer(addrs=("10.0.1.3",))
+    assert names.answer(("250", "1", "0", "10", "in-addr", "arpa"), PTR, n1) == Answer(name="web")
+
+
+def test_without_a_virtual_ip_names_and_aliases_give_the_tasks() -> None:
+    names = with_services(placed("web", "", "www"), placed("empty", "", "www"))
+    n1 = frozenset({"n1"})
+    assert names.answer(("web",), A, n1) == Answer(addrs=("10.0.1.2", "10.0.1.3"))
+    assert names.answer(("www",), A, n1) == Answer(addrs=("10.0.1.2", "10.0.1.3"))
+    assert names.answer(("empty",), A, n1) == Answer()
+
+
+def test_services_that_share_an_alias_are_all_in_the_answer() -> None:
+    names = with_services(placed("web", "10.0.1.250", "www"), placed("shop", "10.0.1.249", "www"))
+    answer = names.answer(("www",), A, frozenset({"n1"}))
+    assert answer is not None
+    assert set(answer.addrs) == {"10.0.1.249", "10.0.1.250"}

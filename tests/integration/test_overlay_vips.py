@@ -1,0 +1,210 @@
+"""Virtual IPs in real network namespaces."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+from support.env import require_binary, require_root
+from support.managers import eventually
+
+from pyswarm.overlay.errors import OverlayError
+from pyswarm.overlay.linux.netns import entered
+from pyswarm.overlay.linux.nft import Nft
+from pyswarm.overlay.linux.vips import Namespace, NamespaceGone
+from pyswarm.overlay.registry.model import EndpointEntry, OverlayState, ServiceEntry, ServiceNetwork
+from pyswarm.overlay.vips.plan import TABLE
+from pyswarm.overlay.vips.service import VipService
+
+pytestmark = pytest.mark.integration_netns
+ADDRS = ("10.9.0.5", "10.9.0.6")
+VIP = "10.9.0.250"
+
+
+class Container:
+    """A process in a network namespace of its own, which has two addresses."""
+
+    def __init__(self) -> None:
+        setup = "ip link set lo up; " + "".join(f"ip addr add {addr}/24 dev lo; " for addr in ADDRS)
+        self._process = subprocess.Popen(
+            ["unshare", "-n", "sh", "-c", f"{setup} echo ready; exec sleep 600"], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        self.pid = self._process.pid
+
+    @property
+    def netns(self) -> str:
+        return f"/proc/{self.pid}/ns/net"
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    @contextlib.contextmanager
+    def server(self, addr: str, kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 80) -> Iterator[None]:
+        """Answers with its own address."""
+        with entered(self.netns):
+            sock = socket.socket(socket.AF_INET, kind)
+        sock.settimeout(0.1)
+        sock.bind((addr, port))
+        ending = threading.Event()
+
+        def serve() -> None:
+            while not ending.is_set():
+                with contextlib.suppress(TimeoutError):
+                    if kind is socket.SOCK_STREAM:
+                        connection, _ = sock.accept()
+                        with connection:
+                            connection.sendall(addr.encode())
+                    else:
+                        _, peer = sock.recvfrom(100)
+                        sock.sendto(addr.encode(), peer)
+
+        if kind is socket.SOCK_STREAM:
+            sock.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            ending.set()
+            thread.join()
+            sock.close()
+
+    def connect(self, addr: str, port: int = 80) -> str:
+        """What answers there."""
+        with entered(self.netns):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        with sock:
+            sock.settimeout(3)
+            sock.connect((addr, port))
+            return sock.recv(100).decode()
+
+
+@pytest.fixture
+def container() -> Iterator[Container]:
+    require_root()
+    require_binary("ip", "unshare")
+    made = Container()
+    yield made
+    made.end()
+
+
+def test_a_virtual_ip_leads_to_each_of_its_tasks_and_back_is_the_same_address(container: Container) -> None:
+    namespace = Namespace(container.pid, ADDRS)
+    assert namespace.read() is None
+    namespace.bring({VIP: ADDRS}, None)
+    assert namespace.read() == {VIP: ADDRS}
+    with container.server(ADDRS[0]), container.server(ADDRS[1]):
+        assert {container.connect(VIP) for _ in range(40)} == set(ADDRS)
+        namespace.bring({VIP: ADDRS[1:]}, {VIP: ADDRS})
+        assert {container.connect(VIP) for _ in range(10)} == {ADDRS[1]}
+
+
+def test_without_tasks_it_refuses_at_once(container: Container) -> None:
+    namespace = Namespace(container.pid, ADDRS)
+    namespace.bring({VIP: ()}, None)
+    assert namespace.read() == {VIP: ()}
+    with pytest.raises(ConnectionRefusedError):
+        container.connect(VIP)
+    namespace.bring({VIP: ADDRS[:1]}, {VIP: ()})
+    with container.server(ADDRS[0]):
+        assert container.connect(VIP) == ADDRS[0]
+
+
+def test_packets_of_one_sender_are_led_anew_when_their_task_is_withdrawn(container: Container) -> None:
+    namespace = Namespace(container.pid, ADDRS)
+    namespace.bring({VIP: ADDRS[:1]}, None)
+    with entered(container.netns):
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.settimeout(3)
+    with sender, container.server(ADDRS[0], socket.SOCK_DGRAM), container.server(ADDRS[1], socket.SOCK_DGRAM):
+
+        def ask() -> str:
+            sender.sendto(b"?", (VIP, 80))
+            return sender.recv(100).decode()
+
+        assert ask() == ADDRS[0]
+        namespace.bring({VIP: ADDRS}, {VIP: ADDRS[:1]})
+        assert ask() == ADDRS[0], "an open flow stays where it is"
+        namespace.bring({VIP: ADDRS[1:]}, {VIP: ADDRS})
+        assert ask() == ADDRS[1]
+
+
+def test_a_table_that_is_not_as_it_was_left_is_made_anew(container: Container) -> None:
+    namespace = Namespace(container.pid, ADDRS)
+    namespace.bring({VIP: ADDRS[:1]}, None)
+    for damage in (f"delete table ip {TABLE}", f"flush table ip {TABLE}", f"flush chain ip {TABLE} out"):
+        with entered(container.netns), Nft() as nft:
+            nft.run(damage)
+        assert namespace.read() is None
+        namespace.bring({VIP: ADDRS[1:]}, namespace.read())
+        assert namespace.read() == {VIP: ADDRS[1:]}
+    with entered(container.netns), Nft() as nft:
+        nft.run(f"delete table ip {TABLE}")
+    namespace.bring({VIP: ADDRS}, {VIP: ADDRS[1:]})
+    assert namespace.read() == {VIP: ADDRS}
+
+
+def test_only_the_containers_own_namespace_is_touched(container: Container) -> None:
+    with pytest.raises(OverlayError, match="none of the container's addresses"):
+        Namespace(container.pid, ["10.9.0.99"])
+    with pytest.raises(OverlayError, match="no network namespace of its own"):
+        Namespace(os.getpid(), ADDRS)
+    namespace = Namespace(container.pid, ADDRS)
+    container.end()
+    with pytest.raises(NamespaceGone):
+        namespace.read()
+
+
+def state(*addrs: str) -> OverlayState:
+    endpoints = {
+        ("app", addr): EndpointEntry(addr, "app", addr, "", "node", "s", "web", 1, True) for addr in addrs
+    }
+    return OverlayState(
+        endpoints=endpoints, services={"s": ServiceEntry("s", "web", networks=(ServiceNetwork("app", VIP),))}
+    )
+
+
+async def test_the_service_keeps_tables_and_repairs_them(container: Container) -> None:
+    registry = CollectorRegistry()
+    loaded: list[str] = []
+    service = VipService(registry, loaded.append)
+    await service.start()
+    try:
+        service.set_client("t1", ADDRS, ["app"], 0)
+        await service.apply(state(ADDRS[0]))
+        assert loaded == [], "it does not run yet"
+        service.set_client("t1", ADDRS, ["app"], container.pid)
+        await eventually(lambda: loaded == ["t1"], "the table is loaded")
+        namespace = await asyncio.to_thread(Namespace, container.pid, ADDRS)
+        assert namespace.read() == {VIP: ADDRS[:1]}
+        await service.apply(state(*ADDRS))
+        assert namespace.read() == {VIP: ADDRS}
+        with entered(container.netns), Nft() as nft:
+            nft.run("flush ruleset")
+        service.resync()
+        await eventually(lambda: registry.get_sample_value("pyswarm_vip_repairs_total") == 1, "it is repaired")
+        assert namespace.read() == {VIP: ADDRS}
+    finally:
+        await service.stop()
+    # The next process finds the table as it is, and repairs nothing.
+    registry = CollectorRegistry()
+    second = VipService(registry, loaded.append)
+    await second.start()
+    second.set_client("t1", ADDRS, ["app"], container.pid)
+    await second.apply(state(ADDRS[1]))
+    assert namespace.read() == {VIP: ADDRS[1:]}
+    assert registry.get_sample_value("pyswarm_vip_repairs_total") == 0
+    container.end()
+    second.resync()
+    await second.apply(state(*ADDRS))
+    assert registry.get_sample_value("pyswarm_vip_failing") == 0
+    second.forget_client("t1")
+    await second.stop()

@@ -1,0 +1,145 @@
+"""Tables of virtual IPs: what they shall hold, and that changes lead from any table to any other."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyswarm.overlay.registry.model import EndpointEntry, OverlayState, ServiceEntry, ServiceNetwork
+from pyswarm.overlay.vips.plan import VipTable, change, difference, tables, withdrawn
+
+APP, BACK = frozenset({"app"}), frozenset({"back"})
+
+
+def endpoint(
+    task: str, addr: str, *, service: str = "s1", network: str = "app", ready: bool = True
+) -> EndpointEntry:
+    return EndpointEntry(task, network, addr, "", "node", service, "web", 1, ready)
+
+
+def state(*endpoints: EndpointEntry, **vips: str) -> OverlayState:
+    """``s1="10.0.1.250"`` is a service with its virtual IP on the network app."""
+    services = {
+        name: ServiceEntry(name, name, networks=(ServiceNetwork("app", vip),) if vip else ())
+        for name, vip in vips.items()
+    }
+    return OverlayState(endpoints={(e.network_id, e.endpoint_id): e for e in endpoints}, services=services)
+
+
+def test_a_virtual_ip_leads_to_the_ready_tasks_of_its_service_on_its_network() -> None:
+    found = tables(
+        state(
+            endpoint("t1", "10.0.1.10"),
+            endpoint("t2", "10.0.1.9"),
+            endpoint("t3", "10.0.1.4", ready=False),
+            endpoint("t4", "10.0.2.5", network="back"),
+            endpoint("t5", "10.0.1.6", service="s2"),
+            s1="10.0.1.250",
+            s2="10.0.1.249",
+            s3="10.0.1.248",
+        ),
+        [APP, BACK, APP | BACK],
+    )
+    assert found[APP] == {"10.0.1.250": ("10.0.1.9", "10.0.1.10"), "10.0.1.249": ("10.0.1.6",), "10.0.1.248": ()}
+    assert found[BACK] == {}
+    assert found[APP | BACK] == found[APP]
+
+
+def test_nothing_but_addresses_gets_into_commands() -> None:
+    evil = "10.0.1.9 } ; flush ruleset"
+    assert tables(state(endpoint("t1", evil), s1="10.0.1.250"), [APP])[APP] == {"10.0.1.250": ()}
+    assert tables(state(endpoint("t1", "10.0.1.9"), s1=evil), [APP])[APP] == {}
+    assert tables(state(endpoint("t1", "fd00::1"), s1="10.0.1.250"), [APP])[APP] == {"10.0.1.250": ()}
+
+
+def test_no_difference_needs_no_commands() -> None:
+    table = {"10.0.1.250": ("10.0.1.9", "10.0.1.10"), "10.0.1.248": ()}
+    assert change(table, dict(table)) == ""
+
+
+def test_flows_of_withdrawn_tasks() -> None:
+    have = {"10.0.1.250": ("10.0.1.9", "10.0.1.10"), "10.0.1.249": ("10.0.1.6",)}
+    want = {"10.0.1.250": ("10.0.1.10", "10.0.1.11")}
+    assert withdrawn(have, want) == {("10.0.1.250", "10.0.1.9"), ("10.0.1.249", "10.0.1.6")}
+
+
+class Kernel:
+    """What nftables would make of the commands: refuses what the kernel would refuse."""
+
+    def __init__(self) -> None:
+        self.chains: dict[str, list[str]] = {}
+        self.vips: dict[str, str] = {}
+        self.refused: set[str] = set()
+
+    def run(self, line: str) -> None:
+        for pattern, act in (
+            (r"add chain ip pswarm (\w+)$", self._add_chain),
+            (r"flush chain ip pswarm (\w+)$", self._flush),
+            (r"delete chain ip pswarm (\w+)$", self._delete_chain),
+            (r"add rule ip pswarm (v\w+) meta l4proto \S.*? dnat to (.*)$", self._add_rule),
+            (r"add element ip pswarm vips \{ (\S+) : goto (\w+) \}$", self._add_vip),
+            (r"delete element ip pswarm vips \{ (\S+) : goto (\w+) \}$", self._delete_vip),
+            (r"add element ip pswarm refused \{ (\S+) \}$", self._refuse),
+            (r"delete element ip pswarm refused \{ (\S+) \}$", self._admit),
+        ):
+            match = re.match(pattern, line)
+            if match:
+                act(*match.groups())
+                return
+        raise AssertionError(f"unknown command: {line}")
+
+    def _add_chain(self, name: str) -> None:
+        assert name not in self.chains
+        self.chains[name] = []
+
+    def _flush(self, name: str) -> None:
+        self.chains[name].clear()
+
+    def _delete_chain(self, name: str) -> None:
+        assert not self.chains[name]
+        assert name not in self.vips.values(), "still used"
+        del self.chains[name]
+
+    def _add_rule(self, name: str, target: str) -> None:
+        addrs = re.findall(r"\d+ : ([\d.]+)", target) or [target]
+        if len(addrs) > 1:
+            assert f"mod {len(addrs)} " in target
+        self.chains[name].append(",".join(addrs))
+
+    def _add_vip(self, vip: str, chain: str) -> None:
+        assert chain in self.chains
+        assert vip not in self.vips
+        self.vips[vip] = chain
+
+    def _delete_vip(self, vip: str, chain: str) -> None:
+        assert self.vips.pop(vip) == chain
+
+    def _refuse(self, vip: str) -> None:
+        self.refused.add(vip)
+
+    def _admit(self, vip: str) -> None:
+        self.refused.remove(vip)
+
+    def table(self) -> VipTable:
+        led = {vip: tuple(self.chains[chain][0].split(",")) for vip, chain in self.vips.items()}
+        assert set(self.chains) == set(self.vips.values())
+        assert all(len(rules) == 1 for rules in self.chains.values())
+        return led | dict.fromkeys(self.refused, ())
+
+
+vip_tables = st.dictionaries(
+    st.integers(200, 210).map(lambda n: f"10.0.1.{n}"),
+    st.lists(st.integers(2, 9).map(lambda n: f"10.0.1.{n}"), unique=True, max_size=4).map(tuple),
+    max_size=6,
+)
+
+
+@given(st.lists(vip_tables, min_size=1, max_size=5))
+def test_changes_lead_from_any_table_to_any_other(steps: list[VipTable]) -> None:
+    kernel = Kernel()
+    have: VipTable = {}
+    for want in steps:
+        for line in difference(have, want):
+            kernel.run(line)
+        assert kernel.table() == want
+        have = want
