@@ -44,9 +44,10 @@ from pyswarm.common.types import (
 from pyswarm.manager.allocator.endpoints import allocate_endpoint
 from pyswarm.manager.allocator.plan import allocate_network
 from pyswarm.manager.control import filters, validate
+from pyswarm.manager.control.file_actions import require_files
 from pyswarm.manager.control.names import new_service_name
 from pyswarm.manager.leadership import RaftLeadership
-from pyswarm.manager.state import Store, Transaction, View
+from pyswarm.manager.state import Store, Stored, Transaction, View
 
 T = TypeVar("T", bound=Object)
 
@@ -61,7 +62,8 @@ COMMIT_RESERVE_S = 1.0
 
 
 class Actions:
-    """Runs on the leader only; every method may raise NotLeader."""
+    """Runs on the leader only; every method may raise NotLeader. What is returned is whole, secrets included: who
+    passes it on leaves out what its caller must not have."""
 
     def __init__(
         self,
@@ -90,11 +92,15 @@ class Actions:
         if kind == "node":
             return self._shown_node(view.nodes.find(ref))
         if kind == "cluster":
-            return _shown_cluster(_cluster(view))
+            return _cluster(view)
+        if kind == "secret":
+            return view.secrets.find(ref)
+        if kind == "config":
+            return view.configs.find(ref)
         raise InvalidArgument(f'there are no objects of kind "{kind}"')
 
-    async def list(self, kind: str, wanted: Mapping[str, Sequence[str]]) -> Sequence[Object]:
-        """The objects of ``kind`` that pass the filters."""
+    async def list(self, kind: str, wanted: Mapping[str, Sequence[str]]) -> Sequence[Stored]:
+        """The objects of ``kind`` that pass the filters, oldest first."""
         await self._raft.read_barrier()
         found = filters.select(self._store.view, kind, wanted)
         return [self._shown_node(obj) if isinstance(obj, Node) else obj for obj in found]
@@ -300,7 +306,7 @@ class Actions:
             tx.update(replace(cluster, spec=spec or cluster.spec, join_tokens=tokens))
 
         await self._store.update(build, reason="swarm update")
-        return _shown_cluster(_cluster(self._store.view))
+        return _cluster(self._store.view)
 
 
 def _still_a_manager(node: Node) -> str:
@@ -317,18 +323,14 @@ def _cluster(view: View) -> Cluster:
     return view.cluster
 
 
-def _shown_cluster(cluster: Cluster) -> Cluster:
-    """The CA's key never leaves the managers' store."""
-    return replace(cluster, root_ca_key=b"")
-
-
 def _require_version(obj: Service | Node | Cluster, version: int) -> None:
     if obj.version.index != version:
         raise UpdateOutOfSequence
 
 
 def _stored_spec(view: View, spec: ServiceSpec) -> ServiceSpec:
-    """The spec with networks named by id and the number of replicas written out."""
+    """The spec with networks named by id and the number of replicas written out; its files must be there."""
+    require_files(view, spec)
     targets: dict[str, NetworkAttachmentConfig] = {}
     for attachment in spec.task_template.networks:
         network = view.networks.find(attachment.target)

@@ -16,11 +16,15 @@ from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import (
     Cluster,
     ClusterSpec,
+    Config,
+    ConfigSpec,
     Network,
     NetworkSpec,
     Node,
     NodeSpec,
     Object,
+    Secret,
+    SecretSpec,
     Service,
     ServiceSpec,
     Task,
@@ -71,8 +75,7 @@ class ControlClient:
 
     async def create_service(self, spec: ServiceSpec) -> Service:
         """Networks in the spec may be given by name."""
-        request = control_pb2.CreateRequest(spec=msgspec.msgpack.encode(spec))
-        return _decode(await self._call("CreateService", request), Service)
+        return _decode(await self._call("CreateService", _create(spec)), Service)
 
     async def update_service(
         self, ref: str, version: int, spec: ServiceSpec | None = None, rollback: bool = False
@@ -105,8 +108,7 @@ class ControlClient:
 
     async def create_network(self, spec: NetworkSpec) -> Network:
         """Subnet, gateway and VNI are in the answer."""
-        request = control_pb2.CreateRequest(spec=msgspec.msgpack.encode(spec))
-        return _decode(await self._call("CreateNetwork", request), Network)
+        return _decode(await self._call("CreateNetwork", _create(spec)), Network)
 
     async def remove_network(self, ref: str) -> None:
         """Raises InUse while a service uses it; waits for tasks that are stopping."""
@@ -123,12 +125,51 @@ class ControlClient:
 
     async def update_node(self, ref: str, version: int, spec: NodeSpec) -> Node:
         """Availability and labels."""
-        request = control_pb2.UpdateRequest(ref=ref, version=version, spec=msgspec.msgpack.encode(spec))
-        return _decode(await self._call("UpdateNode", request), Node)
+        return _decode(await self._call("UpdateNode", _update(ref, version, spec)), Node)
 
     async def remove_node(self, ref: str, force: bool = False) -> None:
         """Without ``force`` the node must be down."""
         await self._call("RemoveNode", control_pb2.RemoveRequest(ref=ref, force=force))
+
+    async def get_secret(self, ref: str) -> Secret:
+        """One secret, without its payload."""
+        return await self._get("secret", ref, Secret)
+
+    async def list_secrets(self, filters: Filters | None = None) -> list[Secret]:
+        """Without their payloads."""
+        return await self._list("secret", filters, Secret)
+
+    async def create_secret(self, spec: SecretSpec) -> Secret:
+        """The answer is without the payload."""
+        return _decode(await self._call("CreateSecret", _create(spec)), Secret)
+
+    async def update_secret(self, ref: str, version: int, spec: SecretSpec) -> Secret:
+        """Labels only; the spec may leave the payload out."""
+        return _decode(await self._call("UpdateSecret", _update(ref, version, spec)), Secret)
+
+    async def remove_secret(self, ref: str) -> None:
+        """Raises InUse while a service refers to it."""
+        await self._call("RemoveSecret", control_pb2.RemoveRequest(ref=ref))
+
+    async def get_config(self, ref: str) -> Config:
+        """One config."""
+        return await self._get("config", ref, Config)
+
+    async def list_configs(self, filters: Filters | None = None) -> list[Config]:
+        """With their payloads."""
+        return await self._list("config", filters, Config)
+
+    async def create_config(self, spec: ConfigSpec) -> Config:
+        """A new config."""
+        return _decode(await self._call("CreateConfig", _create(spec)), Config)
+
+    async def update_config(self, ref: str, version: int, spec: ConfigSpec) -> Config:
+        """Labels only."""
+        return _decode(await self._call("UpdateConfig", _update(ref, version, spec)), Config)
+
+    async def remove_config(self, ref: str) -> None:
+        """Raises InUse while a service refers to it."""
+        await self._call("RemoveConfig", control_pb2.RemoveRequest(ref=ref))
 
     async def get_cluster(self) -> Cluster:
         """The cluster, without its CA's key."""
@@ -156,8 +197,14 @@ class ControlClient:
 
     async def _list(self, kind: str, filters: Filters | None, of: type[T]) -> list[T]:
         wanted = {name: control_pb2.Values(values=values) for name, values in (filters or {}).items()}
-        reply = await self._call("List", control_pb2.ListRequest(kind=kind, filters=wanted), repeatable=True)
-        return [msgspec.msgpack.decode(data, type=of) for data in reply.objects]
+        found: list[T] = []
+        request = control_pb2.ListRequest(kind=kind, filters=wanted)
+        while True:
+            reply = await self._call("List", request, repeatable=True)
+            found += [msgspec.msgpack.decode(data, type=of) for data in reply.objects]
+            if not reply.next:
+                return found
+            request.after = reply.next
 
     async def _call(
         self, method: str, request: Any, *, timeout_s: float = TIMEOUT_S, repeatable: bool = False
@@ -188,6 +235,14 @@ class ControlClient:
         if channel is None:
             channel = self._channels[addr] = self._identity.channel(addr)
         return channel
+
+
+def _create(spec: Object) -> control_pb2.CreateRequest:
+    return control_pb2.CreateRequest(spec=msgspec.msgpack.encode(spec))
+
+
+def _update(ref: str, version: int, spec: Object) -> control_pb2.UpdateRequest:
+    return control_pb2.UpdateRequest(ref=ref, version=version, spec=msgspec.msgpack.encode(spec))
 
 
 def _decode(reply: Any, of: type[T]) -> T:

@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pyswarm.common.errors import InvalidArgument
-from pyswarm.common.types import Network, Node, Object, Service, Task, TaskState
-from pyswarm.manager.state import View
+from pyswarm.common.types import Config, Network, Node, Secret, Service, Task, TaskState
+from pyswarm.manager.state import Stored, View
 
-T = TypeVar("T", Network, Node, Service, Task)
+T = TypeVar("T", Config, Network, Node, Secret, Service, Task)
 Filters = Mapping[str, Sequence[str]]
 _Predicate = Callable[[T], bool]
 _Build = Callable[[View, Sequence[str]], _Predicate[T]]
 
 
-def select(view: View, kind: str, filters: Filters) -> list[Object]:
+def select(view: View, kind: str, filters: Filters) -> list[Stored]:
     """The objects of ``kind`` that pass all filters, oldest first. Raises InvalidArgument, or NotFound for the
     name of a service or node that is not there."""
     if kind == "service":
@@ -25,6 +25,10 @@ def select(view: View, kind: str, filters: Filters) -> list[Object]:
         return [*_passing(view, view.nodes.values(), _NODE, filters)]
     if kind == "network":
         return [*_passing(view, view.networks.values(), _NETWORK, filters)]
+    if kind == "secret":
+        return [*_passing(view, view.secrets.values(), _SECRET, filters)]
+    if kind == "config":
+        return [*_passing(view, view.configs.values(), _CONFIG, filters)]
     raise InvalidArgument(f'objects of kind "{kind}" cannot be listed')
 
 
@@ -166,6 +170,18 @@ _NETWORK: dict[str, _Build[Network]] = {
     "driver": _equal(lambda n: n.spec.driver),
     "scope": _equal(lambda _n: "swarm"),
     "type": _network_type,
+}
+_SECRET: dict[str, _Build[Secret]] = {
+    "id": _prefix(lambda s: s.id),
+    "name": _prefix(lambda s: s.spec.name),
+    "names": _equal(lambda s: s.spec.name),
+    "label": _labels(lambda s: s.spec.labels),
+}
+_CONFIG: dict[str, _Build[Config]] = {
+    "id": _prefix(lambda c: c.id),
+    "name": _prefix(lambda c: c.spec.name),
+    "names": _equal(lambda c: c.spec.name),
+    "label": _labels(lambda c: c.spec.labels),
 }
 
 

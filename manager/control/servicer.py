@@ -8,11 +8,22 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import InvalidArgument, PyswarmError
+from pyswarm.common.files import FileKind
 from pyswarm.common.tls import TLSIdentity
-from pyswarm.common.types import ClusterSpec, NetworkSpec, NodeSpec, Object, ServiceSpec
+from pyswarm.common.types import (
+    ClusterSpec,
+    ConfigSpec,
+    NetworkSpec,
+    NodeSpec,
+    Object,
+    SecretSpec,
+    ServiceSpec,
+)
 from pyswarm.manager.control.actions import Actions, CountOut
+from pyswarm.manager.control.file_actions import FileActions
 from pyswarm.manager.control.filters import decode_filters
 from pyswarm.manager.control.forward import FORWARDED_KEY, LeaderCalls
+from pyswarm.manager.control.replies import encoded, page
 from pyswarm.manager.leadership import RaftLeadership
 from pyswarm.manager.state import Store
 from pyswarm.proto.errors import abort_with
@@ -39,6 +50,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     ) -> None:
         self._clock = clock
         self._actions = Actions(store, raft, clock, is_reachable, count_out)
+        self._files = FileActions(store)
         self._calls = LeaderCalls(raft, identity, clock)
         self._requests = Counter(
             "pyswarm_control_requests_total", "Calls of the Control service", ("method", "code"), registry=registry
@@ -93,11 +105,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         return await self._serve("Get", request, context, act, repeatable=True)
 
     async def List(self, request: control_pb2.ListRequest, context: Any) -> Any:
-        """The objects of a kind that pass filters."""
+        """The objects of a kind that pass filters, page by page."""
 
         async def act(_timeout_s: float) -> Any:
             found = await self._actions.list(request.kind, decode_filters(request.filters))
-            return control_pb2.ListReply(objects=[msgspec.msgpack.encode(obj) for obj in found])
+            objects, rest = page(found, request.after)
+            return control_pb2.ListReply(objects=objects, next=rest)
 
         return await self._serve("List", request, context, act, repeatable=True)
 
@@ -178,9 +191,57 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
         return await self._serve("UpdateCluster", request, context, act)
 
+    async def CreateSecret(self, request: control_pb2.CreateRequest, context: Any) -> Any:
+        """A new secret."""
+        return await self._create_file("CreateSecret", SecretSpec, request, context)
+
+    async def CreateConfig(self, request: control_pb2.CreateRequest, context: Any) -> Any:
+        """A new config."""
+        return await self._create_file("CreateConfig", ConfigSpec, request, context)
+
+    async def UpdateSecret(self, request: control_pb2.UpdateRequest, context: Any) -> Any:
+        """Other labels for a secret."""
+        return await self._update_file("UpdateSecret", "secret", SecretSpec, request, context)
+
+    async def UpdateConfig(self, request: control_pb2.UpdateRequest, context: Any) -> Any:
+        """Other labels for a config."""
+        return await self._update_file("UpdateConfig", "config", ConfigSpec, request, context)
+
+    async def RemoveSecret(self, request: control_pb2.RemoveRequest, context: Any) -> Any:
+        """The end of a secret."""
+        return await self._remove_file("RemoveSecret", "secret", request, context)
+
+    async def RemoveConfig(self, request: control_pb2.RemoveRequest, context: Any) -> Any:
+        """The end of a config."""
+        return await self._remove_file("RemoveConfig", "config", request, context)
+
+    async def _create_file(
+        self, method: str, of: type[SecretSpec] | type[ConfigSpec], request: Any, context: Any
+    ) -> Any:
+        async def act(_timeout_s: float) -> Any:
+            return _object(await self._files.create(_decode(request.spec, of)))
+
+        return await self._serve(method, request, context, act)
+
+    async def _update_file(
+        self, method: str, kind: FileKind, of: type[SecretSpec] | type[ConfigSpec], request: Any, context: Any
+    ) -> Any:
+        async def act(_timeout_s: float) -> Any:
+            spec = _decode(request.spec, of)
+            return _object(await self._files.update(kind, request.ref, request.version, spec))
+
+        return await self._serve(method, request, context, act)
+
+    async def _remove_file(self, method: str, kind: FileKind, request: Any, context: Any) -> Any:
+        async def act(_timeout_s: float) -> Any:
+            await self._files.remove(kind, request.ref)
+            return control_pb2.Empty()
+
+        return await self._serve(method, request, context, act)
+
 
 def _object(obj: Object) -> control_pb2.ObjectReply:
-    return control_pb2.ObjectReply(object=msgspec.msgpack.encode(obj))
+    return control_pb2.ObjectReply(object=encoded(obj))
 
 
 def _decode(data: bytes, kind: type[S]) -> S:

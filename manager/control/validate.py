@@ -19,6 +19,7 @@ from pyswarm.common.types import (
     TaskSpec,
     UpdateConfig,
 )
+from pyswarm.manager.control.file_checks import check_references
 
 # Docker's ^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$, written so that a long wrong name takes no exponential time.
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]*[a-zA-Z0-9])?")
@@ -104,8 +105,7 @@ def _check_container(spec: ContainerSpec) -> None:
         raise InvalidArgument("ContainerSpec: image reference must be provided")
     if len(spec.image) > _MAX_REFERENCE_CHARS or not _REFERENCE.fullmatch(spec.image):
         raise InvalidArgument(f'ContainerSpec: "{spec.image[:200]}" is not a valid repository/tag')
-    if spec.secrets or spec.configs:
-        raise unsupported("secrets and configs are")
+    check_references(spec)
     for variable in spec.env:
         if not variable or variable.startswith("="):
             raise InvalidArgument(f"invalid environment variable: {variable}")

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Network, ip_address, ip_interface
 
-from pyswarm.common.types import Network, Service, Task, TaskState
+from pyswarm.common.types import Config, Network, Secret, Service, Task, TaskState
 from pyswarm.manager.state.entry import Outcome, Stored, kind_of
 from pyswarm.manager.state.naming import has_unique_name, name_of, taken_message
+from pyswarm.manager.state.references import missing_files, users_of
 from pyswarm.manager.state.tables import AddressKey, held_addresses, virtual_addresses
 from pyswarm.manager.state.view import LiveView, View
 
@@ -24,11 +25,21 @@ def clash_of(view: LiveView, obj: Stored) -> Outcome | None:
     if isinstance(obj, Task):
         return _address_clash(view, obj.id, held_addresses(obj))
     if isinstance(obj, Service):
+        for use in missing_files(view, obj.spec):
+            return Outcome("conflict", message=f"{use.kind} {use.id} is gone")
         return _address_clash(view, obj.id, virtual_addresses(obj))
     if isinstance(obj, Network):
         current = view.networks.get(obj.id)
         if current is None or (current.subnet, current.vni) != (obj.subnet, obj.vni):
             return _network_clash(view, obj)
+    return None
+
+
+def removal_clash_of(view: LiveView, obj: Stored) -> Outcome | None:
+    """Why ``obj`` cannot be removed; None when it can. A service that began to use it at the same moment wins."""
+    if isinstance(obj, (Secret, Config)):
+        for service in users_of(view, obj):
+            return Outcome("conflict", message=f"{kind_of(obj)} {obj.id} is in use by service {service.id}")
     return None
 
 
@@ -79,6 +90,9 @@ def problems_of(view: LiveView) -> Iterator[str]:
         clash = _network_clash(view, network)
         if clash is not None:
             yield f"network {network.spec.name}: {clash.message}"
+    for service in view.services.values():
+        for use in missing_files(view, service.spec):
+            yield f"service {service.spec.name} names {use.kind} {use.id}, which is not there"
     yield from _address_problems(view)
 
 

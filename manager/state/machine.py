@@ -14,7 +14,7 @@ from pyswarm.common.types import Service, Task, Version
 from pyswarm.manager.state import entry as fmt
 from pyswarm.manager.state.entry import Action, Outcome, Stored, TransactionRecord
 from pyswarm.manager.state.event import Event
-from pyswarm.manager.state.invariants import clash_of, problems_of
+from pyswarm.manager.state.invariants import clash_of, problems_of, removal_clash_of
 from pyswarm.manager.state.view import LiveView
 
 #: How many answered request ids are remembered. A proposer gives up long before so many others were answered.
@@ -80,6 +80,9 @@ class Machine:
         ):
             raise _Refused(Outcome("conflict", index, message=f"{action.kind} {action.id} changed meanwhile"))
         if action.op == "delete":
+            refusal = None if old is None else removal_clash_of(self.view, old)
+            if refusal is not None:
+                raise _Refused(refusal)
             table.remove(action.id)
             return Event("remove", old, None)
         obj = fmt.decode_object(action.kind, action.obj)

@@ -31,7 +31,7 @@ class Values(_message.Message):
     def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("kind", "filters")
+    __slots__ = ("kind", "filters", "after")
     class FiltersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -41,15 +41,19 @@ class ListRequest(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Values, _Mapping]] = ...) -> None: ...
     KIND_FIELD_NUMBER: _ClassVar[int]
     FILTERS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     kind: str
     filters: _containers.MessageMap[str, Values]
-    def __init__(self, kind: _Optional[str] = ..., filters: _Optional[_Mapping[str, Values]] = ...) -> None: ...
+    after: str
+    def __init__(self, kind: _Optional[str] = ..., filters: _Optional[_Mapping[str, Values]] = ..., after: _Optional[str] = ...) -> None: ...
 
 class ListReply(_message.Message):
-    __slots__ = ("objects",)
+    __slots__ = ("objects", "next")
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     objects: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, objects: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    next: str
+    def __init__(self, objects: _Optional[_Iterable[bytes]] = ..., next: _Optional[str] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
     __slots__ = ("spec",)

@@ -87,6 +87,36 @@ class ControlStub:
                 request_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateClusterRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
                 _registered_method=True)
+        self.CreateSecret = channel.unary_unary(
+                '/pyswarm.v1.Control/CreateSecret',
+                request_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.CreateRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+                _registered_method=True)
+        self.UpdateSecret = channel.unary_unary(
+                '/pyswarm.v1.Control/UpdateSecret',
+                request_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+                _registered_method=True)
+        self.RemoveSecret = channel.unary_unary(
+                '/pyswarm.v1.Control/RemoveSecret',
+                request_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.RemoveRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.Empty.FromString,
+                _registered_method=True)
+        self.CreateConfig = channel.unary_unary(
+                '/pyswarm.v1.Control/CreateConfig',
+                request_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.CreateRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+                _registered_method=True)
+        self.UpdateConfig = channel.unary_unary(
+                '/pyswarm.v1.Control/UpdateConfig',
+                request_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+                _registered_method=True)
+        self.RemoveConfig = channel.unary_unary(
+                '/pyswarm.v1.Control/RemoveConfig',
+                request_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.RemoveRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -156,6 +186,43 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSecret(self, request, context):
+        """Secrets and configs. A secret's payload is in no reply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSecret(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSecret(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateConfig(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateConfig(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveConfig(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -208,6 +275,36 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.UpdateCluster,
                     request_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateClusterRequest.FromString,
                     response_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.SerializeToString,
+            ),
+            'CreateSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSecret,
+                    request_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.CreateRequest.FromString,
+                    response_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.SerializeToString,
+            ),
+            'UpdateSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSecret,
+                    request_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateRequest.FromString,
+                    response_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.SerializeToString,
+            ),
+            'RemoveSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSecret,
+                    request_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.RemoveRequest.FromString,
+                    response_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.Empty.SerializeToString,
+            ),
+            'CreateConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateConfig,
+                    request_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.CreateRequest.FromString,
+                    response_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.SerializeToString,
+            ),
+            'UpdateConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateConfig,
+                    request_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateRequest.FromString,
+                    response_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.SerializeToString,
+            ),
+            'RemoveConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveConfig,
+                    request_deserializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.RemoveRequest.FromString,
+                    response_serializer=pyswarm_dot_proto_dot_v1_dot_control__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -483,6 +580,168 @@ class Control:
             '/pyswarm.v1.Control/UpdateCluster',
             pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateClusterRequest.SerializeToString,
             pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/CreateSecret',
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.CreateRequest.SerializeToString,
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/UpdateSecret',
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateRequest.SerializeToString,
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/RemoveSecret',
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.RemoveRequest.SerializeToString,
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/CreateConfig',
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.CreateRequest.SerializeToString,
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/UpdateConfig',
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.UpdateRequest.SerializeToString,
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.ObjectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/RemoveConfig',
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.RemoveRequest.SerializeToString,
+            pyswarm_dot_proto_dot_v1_dot_control__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

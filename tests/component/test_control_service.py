@@ -382,8 +382,8 @@ async def test_nonsense_is_answered_with_one_line(cluster: TestCluster) -> None:
         for call in (
             stub.CreateService(control_pb2.CreateRequest(spec=b"\xff")),
             stub.CreateService(control_pb2.CreateRequest(spec=msgspec.msgpack.encode({"Name": 5}))),
-            stub.Get(control_pb2.GetRequest(kind="secret", ref="x")),
-            stub.List(control_pb2.ListRequest(kind="secret")),
+            stub.Get(control_pb2.GetRequest(kind="spell", ref="x")),
+            stub.List(control_pb2.ListRequest(kind="spell")),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call

@@ -19,11 +19,18 @@ from pyswarm.common.errors import (
 )
 from pyswarm.common.types import (
     Cluster,
+    Config,
+    ConfigReference,
+    ConfigSpec,
     ContainerSpec,
+    FileTarget,
     Network,
     NetworkSpec,
     Node,
     NodeDescription,
+    Secret,
+    SecretReference,
+    SecretSpec,
     Service,
     ServiceSpec,
     Task,
@@ -458,6 +465,36 @@ def test_entries_are_written_as_version_1() -> None:
         entry.encode_entry([entry.encode_record(golden_record())]).hex()
         == (GOLDEN / "entry_v1b.hex").read_text().strip()
     )
+
+
+def files_record() -> entry.TransactionRecord:
+    secret = Secret(id="sec", spec=SecretSpec(name="tok", labels={"a": "b"}, data=b"\x00\xff"))
+    config = Config(id="con", spec=ConfigSpec(name="conf", data=b"x=1"))
+    container = ContainerSpec(
+        image="busybox",
+        secrets=(
+            SecretReference(file=FileTarget(name="tok", uid="7", mode=0o400), secret_id="sec", secret_name="tok"),
+        ),
+        configs=(ConfigReference(file=FileTarget(name="/conf"), config_id="con", config_name="conf"),),
+    )
+    web = Service(id="s1", spec=ServiceSpec(name="web", task_template=TaskSpec(container_spec=container)))
+    kinds = (("secret", secret), ("config", config), ("service", web))
+    return entry.TransactionRecord(
+        "request-2",
+        tuple(entry.Action("create", kind, obj.id, 0, entry.encode_object(obj)) for kind, obj in kinds),
+    )
+
+
+def test_secrets_and_configs_are_written_and_read_as_ever() -> None:
+    golden = (GOLDEN / "entry_files_v1.hex").read_text().strip()
+    assert entry.encode_entry([entry.encode_record(files_record())]).hex() == golden
+    machine = Machine()
+    machine.apply(1, bytes.fromhex(golden))
+    assert machine.view.secrets.find("tok").spec.data == b"\x00\xff"
+    assert machine.view.configs.find("conf").spec.data == b"x=1"
+    (reference,) = machine.view.services.find("web").spec.task_template.container_spec.secrets
+    assert (reference.secret_id, reference.file.uid, reference.file.mode) == ("sec", "7", 0o400)
+    machine.validate()
 
 
 def test_event_knows_its_object() -> None:
