@@ -9,12 +9,14 @@ from prometheus_client import CollectorRegistry
 from pyswarm.agent.applied import AppliedMark
 from pyswarm.agent.dataplane import DataPlane
 from pyswarm.agent.engine import DockerEngine, Engine
+from pyswarm.agent.files import FOLDER, FolderDoor, TaskFiles
 from pyswarm.agent.goodbye import say_goodbye
 from pyswarm.agent.health import EngineHealth
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.reports import StatusReports
 from pyswarm.agent.session import Session
 from pyswarm.agent.taskdb import Journal, TaskDB
+from pyswarm.agent.tmpfs import TmpfsFolders
 from pyswarm.agent.worker import Worker
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import PyswarmError
@@ -41,10 +43,12 @@ class Agent:
         engine: Engine,
         overlay: DataPlane,
         data_dir: str,
+        run_dir: str,
         clock: Clock,
         registry: CollectorRegistry,
         underlay_addr: str,
         on_session: Callable[[dispatcher_pb2.SessionMessage], None],
+        folders: FolderDoor | None = None,
     ) -> None:
         self._identity = identity
         self._metrics = AgentMetrics(registry)
@@ -65,6 +69,7 @@ class Agent:
             tasks=self._tasks,
             metrics=self._metrics,
             reports=self._reports,
+            files=TaskFiles(folders or TmpfsFolders(Path(run_dir) / FOLDER), self._tasks),
         )
         self._health = EngineHealth(
             engine,
@@ -129,6 +134,7 @@ class Agent:
             log.warning("left without removing the containers of this node", reason=str(exc))
             warning = f"containers and networks of the swarm stay on this host ({exc}); {_LATER}"
             await self._leave_overlay()
+        await self._worker.remove_files()
         if managers and (reason := await say_goodbye(self._identity, managers, statuses)):
             log.warning("left without telling the managers", reason=reason)
         return warning

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from pyswarm.agent.engine import ContainerInfo, EngineUnavailable
+from pyswarm.agent.files import remove_leftover_files
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.overlay.api import remove_leftover_devices
@@ -42,8 +44,9 @@ class LeftoverEngine(Protocol):
         ...
 
 
-async def remove_leftovers(engine: LeftoverEngine) -> None:
-    """Remove containers, networks and devices pyswarm made, on a host that is in no swarm; nothing of others.
+async def remove_leftovers(engine: LeftoverEngine, run_dir: Path) -> None:
+    """Remove containers, networks, devices and secrets in memory that pyswarm left on a host that is in no swarm;
+    nothing of others.
 
     Raises EngineUnavailable when the engine does not answer. What cannot be removed otherwise is logged, and does
     not hold up a new membership.
@@ -54,6 +57,7 @@ async def remove_leftovers(engine: LeftoverEngine) -> None:
     if containers:
         log.info("removing containers of an earlier membership", containers=len(containers))
     await asyncio.gather(*(_tried(_end(engine, each), each.name) for each in containers))
+    await asyncio.to_thread(remove_leftover_files, run_dir)
     for network_id in await engine.network_ids():
         await _tried(engine.remove_network(network_id), network_id)
     await _tried(engine.remove_egress(), "the network that leads out of the host")

@@ -29,7 +29,7 @@ from pyswarm.common.errors import (
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import until_first_ends
 from pyswarm.common.tls import TLSIdentity
-from pyswarm.common.types import Network, NodeDescription, Task, TaskStatus
+from pyswarm.common.types import Config, Network, NodeDescription, Secret, Task, TaskStatus
 from pyswarm.proto.errors import SessionInvalid, error_from_rpc
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 from pyswarm.proto.v1 import dispatcher_pb2_grpc
@@ -268,15 +268,21 @@ class Session:
     async def _follow(self, call: Any) -> bool:
         """Apply one stream of assignments; True if it has a gap, False at its end."""
         sequence: int | None = None
+        gathered: list[Assignment] = []
+        within_set = False
         async for message in call:
-            assignments = [item for change in message.changes if (item := decoded(change)) is not None]
-            if message.type == pb.AssignmentsMessage.COMPLETE:
-                await self._worker.complete(assignments)
-            elif message.applies_to != sequence:
+            complete = message.type == pb.AssignmentsMessage.COMPLETE
+            if message.applies_to != sequence and (within_set or not complete):
                 return True
+            sequence, within_set = message.results_in, message.more
+            gathered += [item for change in message.changes if (item := decoded(change)) is not None]
+            if within_set:
+                continue
+            assignments, gathered = gathered, []
+            if complete:
+                await self._worker.complete(assignments)
             else:
                 await self._worker.incremental(assignments)
-            sequence = message.results_in
         return False
 
     async def _send_reports(self, stub: Any, session_id: str) -> None:
@@ -343,6 +349,10 @@ def decoded(change: pb.AssignmentChange) -> Assignment | None:
             return msgspec.msgpack.decode(change.object, type=Task)
         if change.kind == "network":
             return msgspec.msgpack.decode(change.object, type=Network)
+        if change.kind == "secret":
+            return msgspec.msgpack.decode(change.object, type=Secret)
+        if change.kind == "config":
+            return msgspec.msgpack.decode(change.object, type=Config)
     except msgspec.DecodeError as exc:
         log.error("cannot read an assignment", kind=change.kind, id=change.id, reason=str(exc))
         return None

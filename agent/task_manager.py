@@ -17,6 +17,7 @@ from pyswarm.agent.engine import (
     NoSuchImage,
     grace_s,
 )
+from pyswarm.agent.files import TaskFiles
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.networks import NetworkKeeper
 from pyswarm.agent.taskdb import DropTask, Journal, PutTask, TaskRecord
@@ -38,6 +39,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: Engine
     networks: NetworkKeeper
+    files: TaskFiles
     journal: Journal
     clock: Clock
     metrics: AgentMetrics
@@ -61,6 +63,8 @@ class TaskManager:
         self._complaint = ""
         if self.uses_networks:
             around.networks.use(record.task)
+        if not record.status.state.ended:
+            around.files.use(record.task)
 
     # --- commands ---
 
@@ -204,8 +208,9 @@ class TaskManager:
         if not await self._unless_ended(around.engine.ensure_image(task.spec.container_spec.image)):
             return
         await self._bring_up(task)
+        mounts = await around.files.place(task)
         container = await around.engine.create(
-            task, around.networks.attachments(task), egress=around.networks.needs_egress(task)
+            task, around.networks.attachments(task), egress=around.networks.needs_egress(task), mounts=mounts
         )
         self._enter(TaskState.READY, container)
 
@@ -229,6 +234,8 @@ class TaskManager:
         container = await self._around.engine.inspect(name)
         self._around.networks.introduce(self.task, container)
         if not container.started:  # else by an agent that ended before it could write that down
+            # They are gone if the host was restarted after the container was made.
+            await self._around.files.place(self.task)
             try:
                 await self._around.engine.start(name)
             except EngineUnavailable:
@@ -283,5 +290,6 @@ class TaskManager:
         mark = self._around.journal.save(PutTask(self.record))
         if status.state.ended:
             self._around.networks.release(self.task)
+            self._around.files.release(self.task)
         self._around.on_status(self.task.id)
         return mark

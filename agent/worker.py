@@ -7,6 +7,7 @@ import msgspec
 
 from pyswarm.agent.dataplane import DataPlane
 from pyswarm.agent.engine import ContainerInfo, Engine, EngineEvent
+from pyswarm.agent.files import TaskFiles, key_of
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.networks import NetworkKeeper
 from pyswarm.agent.reports import StatusReports
@@ -17,7 +18,7 @@ from pyswarm.common.clock import Clock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.common.types import Network, Task, TaskState, TaskStatus, timestamp
+from pyswarm.common.types import Config, Network, Secret, Task, TaskState, TaskStatus, timestamp
 
 log = get_logger("agent")
 
@@ -32,7 +33,7 @@ class Removal(msgspec.Struct, frozen=True):
     id: str
 
 
-Assignment = Task | Network | Removal
+Assignment = Task | Network | Secret | Config | Removal
 
 
 class Worker:
@@ -49,6 +50,7 @@ class Worker:
         tasks: TaskGroupOwner,
         metrics: AgentMetrics,
         reports: StatusReports,
+        files: TaskFiles,
     ) -> None:
         self._node_id = node_id
         self._engine = engine
@@ -63,9 +65,11 @@ class Worker:
         self._engine_up = asyncio.Event()
         self._putting_in_order = asyncio.Lock()
         self._networks = NetworkKeeper(engine, overlay, clock, tasks)
+        self._files = files
         self._around = Surroundings(
             engine=engine,
             networks=self._networks,
+            files=files,
             journal=journal,
             clock=clock,
             metrics=metrics,
@@ -100,6 +104,8 @@ class Worker:
         networks = {item.id for item in objects if isinstance(item, Network)}
         removals = [Removal("task", task_id) for task_id in self._managers if task_id not in tasks]
         removals += [Removal("network", network_id) for network_id in self._known_networks - networks]
+        files = {key_of(item) for item in objects if isinstance(item, (Secret, Config))}
+        removals += [Removal(*key) for key in self._files.known - files]
         await self._apply([*objects, *removals])
         first, self._allowed = not self._allowed, True
         if first:
@@ -123,6 +129,8 @@ class Worker:
                     self._known_networks.add(item.id)
                     self._networks.know(item)
                     mark = self._journal.save(PutNetwork(item))
+                case Secret() | Config():
+                    self._files.know(item)  # and the journal knows nothing of it
                 case Task() if item.id in self._managers:
                     mark = self._journal.save(PutTask(self._reassign(item)))
                 case Task():
@@ -136,6 +144,8 @@ class Worker:
                     self._known_networks.discard(network_id)
                     self._networks.forget(network_id)
                     mark = self._journal.save(DropNetwork(network_id))
+                case Removal("secret" | "config" as kind, object_id):
+                    self._files.forget(kind, object_id)
                 case Removal():
                     log.warning("unknown kind of assignment", kind=item.kind)
         # On disk before anything is done about it: a container must never be one the agent does not know.
@@ -209,6 +219,8 @@ class Worker:
                 manager.look()
         if not self._allowed:
             return
+        # A container that runs keeps its files, even if it should not run.
+        await self._files.sweep({container.task_id for container in found if container.running})
         for container in found:
             task = self._managers.get(container.task_id)
             if task is None:
@@ -268,6 +280,10 @@ class Worker:
         removed = await asyncio.gather(*(self._remove(container) for container in containers))
         await self._networks.leave_all()
         return [container.name for container, gone in zip(containers, removed, strict=True) if not gone]
+
+    async def remove_files(self) -> None:
+        """Remove secrets and configs from this host, whatever still uses them."""
+        await self._files.remove_all()
 
     async def leave_overlay(self) -> None:
         """What can be removed without the engine: the devices of the overlay."""

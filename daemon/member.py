@@ -58,6 +58,7 @@ class Member:
             engine=engine,
             overlay=self._overlay,
             data_dir=str(folders.agent),
+            run_dir=str(folders.run),
             clock=clock,
             registry=registry,
             underlay_addr=membership.advertise_addr,

@@ -11,6 +11,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from pyswarm.agent.engine import DockerEngine
+from pyswarm.agent.files import remove_leftover_files
 from pyswarm.agent.leftovers import remove_leftovers
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import FailedPrecondition, PyswarmError, Unavailable
@@ -88,6 +89,8 @@ class NodeService:
         self._membership = load_membership(self._folders)
         if self._membership is not None:
             await self._run(self._membership)
+        else:
+            await asyncio.to_thread(remove_leftover_files, self._folders.run)
 
     async def stop(self) -> None:
         """Stop what runs; containers and the data plane stay."""
@@ -209,7 +212,7 @@ class NodeService:
     async def _clean_host(self, data_path_port: int) -> None:
         """Remove what an earlier membership left, so that it is not in the way of a new one."""
         await self._engine.check_usable()
-        await remove_leftovers(self._engine)
+        await remove_leftovers(self._engine, self._folders.run)
         check_data_path_port(data_path_port)
 
     def _refuse_member(self) -> None:

@@ -9,6 +9,7 @@ from pyswarm.agent.engine.api import (
     ContainerInfo,
     Engine,
     EngineEvent,
+    FileMount,
 )
 from pyswarm.agent.engine.config import grace_s
 from pyswarm.agent.engine.docker import DockerEngine
@@ -33,6 +34,7 @@ __all__ = [
     "EngineError",
     "EngineEvent",
     "EngineUnavailable",
+    "FileMount",
     "NameConflict",
     "NativeSwarmActive",
     "NoSuchContainer",

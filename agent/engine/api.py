@@ -23,6 +23,13 @@ class Attachment(msgspec.Struct, frozen=True):
     mac: str = ""
 
 
+class FileMount(msgspec.Struct, frozen=True):
+    """A file or folder of this host that the container sees at ``target``, and cannot change."""
+
+    source: str
+    target: str
+
+
 class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A container as the engine last knew it. ``started``: its process has run, or was tried, at least once.
 
@@ -75,7 +82,9 @@ class Engine(Protocol):
         """The cluster networks that have a local network here."""
         ...
 
-    async def create(self, task: Task, attachments: Sequence[Attachment], *, egress: bool) -> ContainerInfo:
+    async def create(
+        self, task: Task, attachments: Sequence[Attachment], *, egress: bool, mounts: Sequence[FileMount] = ()
+    ) -> ContainerInfo:
         """Have the task's container, attached to its networks and not started; adopts the one of an earlier try.
 
         ``egress``: also attach it to the way out of the host, if it has overlay networks. Raises NameConflict

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pyswarm.agent.engine.api import NODE_LABEL, OURS_LABEL, TASK_LABEL, Attachment
+from pyswarm.agent.engine.api import NODE_LABEL, OURS_LABEL, TASK_LABEL, Attachment, FileMount
 from pyswarm.common.types import SECOND_NS, ContainerSpec, Task
 from pyswarm.overlay.api import RESOLVER_ADDR
 
@@ -41,7 +41,20 @@ def endpoint(attachment: Attachment, api: tuple[int, int]) -> dict[str, Any]:
     return settings
 
 
-def container_config(task: Task, attachments: Sequence[Attachment], api: tuple[int, int]) -> dict[str, Any]:
+def mount(given: FileMount) -> dict[str, Any]:
+    """Bound read-only. As a mount, not a bind, for which the engine would make up a source that is missing."""
+    return {
+        "Type": "bind",
+        "Source": given.source,
+        "Target": given.target,
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
+
+
+def container_config(
+    task: Task, attachments: Sequence[Attachment], api: tuple[int, int], mounts: Sequence[FileMount] = ()
+) -> dict[str, Any]:
     """The body. It names the first network only: the others are connected one by one, in order."""
     spec, limits = task.spec.container_spec, task.spec.resources.limits
     host: dict[str, Any] = {
@@ -57,6 +70,8 @@ def container_config(task: Task, attachments: Sequence[Attachment], api: tuple[i
         host["PidsLimit"] = limits.pids
     if spec.init is not None:
         host["Init"] = spec.init
+    if mounts:
+        host["Mounts"] = [mount(given) for given in mounts]
     if spec.groups:
         host["GroupAdd"] = list(spec.groups)
     config: dict[str, Any] = {

@@ -12,7 +12,15 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
 from pyswarm.agent.engine import networks
-from pyswarm.agent.engine.api import NODE_LABEL, OURS_LABEL, TASK_LABEL, Attachment, ContainerInfo, EngineEvent
+from pyswarm.agent.engine.api import (
+    NODE_LABEL,
+    OURS_LABEL,
+    TASK_LABEL,
+    Attachment,
+    ContainerInfo,
+    EngineEvent,
+    FileMount,
+)
 from pyswarm.agent.engine.client import EngineClient, EngineRefusal, Observe
 from pyswarm.agent.engine.config import container_config, endpoint
 from pyswarm.agent.engine.errors import (
@@ -139,12 +147,14 @@ class DockerEngine:
 
     # --- containers ---
 
-    async def create(self, task: Task, attachments: Sequence[Attachment], *, egress: bool) -> ContainerInfo:
+    async def create(
+        self, task: Task, attachments: Sequence[Attachment], *, egress: bool, mounts: Sequence[FileMount] = ()
+    ) -> ContainerInfo:
         """Create, connect in order; the way out comes last."""
         name = task.container_name
         async with self._creating:
             try:
-                await self._create(task, attachments)
+                await self._create(task, attachments, mounts)
                 created = True
             except EngineRefusal as exc:
                 if exc.status == 404 and "no such image" in str(exc).lower():
@@ -167,9 +177,9 @@ class DockerEngine:
                 raise
             return info
 
-    async def _create(self, task: Task, attachments: Sequence[Attachment]) -> None:
+    async def _create(self, task: Task, attachments: Sequence[Attachment], mounts: Sequence[FileMount]) -> None:
         async with self._client.call("container_create"):
-            config = container_config(task, attachments, self._client.api)
+            config = container_config(task, attachments, self._client.api, mounts)
             await self._client.docker.containers.create(config, name=task.container_name)
 
     async def _connect(

@@ -5,7 +5,7 @@ one grace period, and agents open their sessions with it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -18,17 +18,19 @@ from pyswarm.common.types import (
     SECOND_NS,
     Cluster,
     ClusterSpec,
+    Config,
     Network,
     Node,
     NodeDescription,
     NodeState,
     NodeStatus,
+    Secret,
     Task,
     TaskState,
     TaskStatus,
     timestamp,
 )
-from pyswarm.manager.dispatcher.assignments import relevant
+from pyswarm.manager.dispatcher.assignments import needed_files, relevant
 from pyswarm.manager.dispatcher.liveness import (
     HUNG_UP_MESSAGE,
     JITTER_S,
@@ -42,7 +44,7 @@ from pyswarm.manager.dispatcher.liveness import (
 from pyswarm.manager.dispatcher.session import Feed, Session
 from pyswarm.manager.dispatcher.statuses import StatusWriter
 from pyswarm.manager.dispatcher.underlay import check_free, check_underlay_addr
-from pyswarm.manager.dispatcher.wire import decode_description, decode_status, encode_change
+from pyswarm.manager.dispatcher.wire import decode_description, decode_status, in_parts
 from pyswarm.manager.dispatcher.withdrawals import Withdrawals
 from pyswarm.manager.leadership import RaftLeadership, not_leader
 from pyswarm.manager.state import Event, ResyncRequired, Store, Transaction
@@ -205,28 +207,33 @@ class Dispatcher:
         feed = session.open_feed(self._clock)
         try:
             while not feed.closed:
-                message = self._next_message(feed)
-                if message is not None:
+                for message in self._next_messages(feed):
                     yield message
+                    if feed.closed:
+                        break
                 await feed.batcher.wait()
         finally:
             session.close_feed(feed)
         if session.error is not None:
             raise session.error
 
-    def _next_message(self, feed: Feed) -> pb.AssignmentsMessage | None:
+    def _next_messages(self, feed: Feed) -> Iterator[pb.AssignmentsMessage]:
+        """One set of changes; one with many secrets or configs is too large for one message."""
+        first = feed.sequence == 0
         changes = feed.sent.next_changes(self._store.view, self._withdrawals.shown)
-        if not changes and feed.sequence > 0:
-            return None
+        if not changes and not first:
+            return
         for change in changes:
             self._assignments.labels(change.kind).inc()
-        feed.sequence += 1
-        return pb.AssignmentsMessage(
-            type=pb.AssignmentsMessage.INCREMENTAL if feed.sequence > 1 else pb.AssignmentsMessage.COMPLETE,
-            applies_to=feed.sequence - 1,
-            results_in=feed.sequence,
-            changes=[encode_change(change) for change in changes],
-        )
+        for part, more in in_parts(changes):
+            feed.sequence += 1
+            yield pb.AssignmentsMessage(
+                type=pb.AssignmentsMessage.COMPLETE if first else pb.AssignmentsMessage.INCREMENTAL,
+                applies_to=feed.sequence - 1,
+                results_in=feed.sequence,
+                changes=part,
+                more=more,
+            )
 
     def applied(self, node_id: str, session_id: str, fence: tuple[int, int]) -> None:
         """The node has in force what was written to the registry up to ``fence``."""
@@ -374,10 +381,10 @@ class Dispatcher:
         subject = new if new is not None else old
         if isinstance(subject, Task):
             self._route_task(old if isinstance(old, Task) else None, new if isinstance(new, Task) else None)
-        elif isinstance(subject, Network):
+        elif isinstance(subject, Network) or (isinstance(subject, (Secret, Config)) and new is None):
             for session in self._sessions.values():
                 if session.feed is not None:
-                    session.feed.batcher.ring()  # each look compares the networks it needs
+                    session.feed.batcher.ring()  # each look compares the networks and files it needs
         elif isinstance(subject, Node):
             self._route_node(old if isinstance(old, Node) else None, new if isinstance(new, Node) else None)
         elif isinstance(subject, Cluster):
@@ -397,6 +404,7 @@ class Dispatcher:
             and old.node_id == new.node_id
             and old.status.state.rank >= TaskState.ASSIGNED.rank
             and relevant(old) == relevant(new)
+            and needed_files(old) == needed_files(new)
         ):
             return
         for task in {t.node_id: t for t in (old, new) if t is not None and t.node_id}.values():

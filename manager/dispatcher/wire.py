@@ -1,6 +1,7 @@
 """Objects in the dispatcher's messages. What comes from an agent is bounded and checked before it is believed."""
 
 import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -21,6 +22,10 @@ MAX_TEXT_CHARS = 1024
 MAX_WORD_CHARS = 128
 MAX_LABELS = 256
 MAX_LABEL_CHARS = 1024
+#: A message of assignments is closed above this. The largest object, a config, is smaller; agents take far more.
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+#: Beside the object: kind, id, and the message's own fields.
+_CHANGE_OVERHEAD_BYTES = 64
 #: Clocks of hosts differ a little, and a node may have been on its own for months; the rest is a wrong clock.
 MAX_AHEAD = timedelta(minutes=1)
 MAX_BEHIND = timedelta(days=366)
@@ -95,6 +100,23 @@ def _plausible(given: datetime, now: datetime) -> datetime:
     if given.tzinfo is None or not -MAX_BEHIND <= given - now <= MAX_AHEAD:
         return now
     return given.astimezone(UTC)
+
+
+def in_parts(changes: Sequence[Change]) -> Iterator[tuple[list[pb.AssignmentChange], bool]]:
+    """``changes`` in order, as many to a message as fit, and whether more follow; at least one message.
+
+    Encoded one message at a time: all payloads of a node may be a great deal.
+    """
+    part: list[pb.AssignmentChange] = []
+    size = 0
+    for change in changes:
+        encoded = encode_change(change)
+        size += len(encoded.object) + _CHANGE_OVERHEAD_BYTES
+        if part and size > MAX_MESSAGE_BYTES:
+            yield part, True
+            part, size = [], len(encoded.object) + _CHANGE_OVERHEAD_BYTES
+        part.append(encoded)
+    yield part, False
 
 
 def encode_change(change: Change) -> pb.AssignmentChange:

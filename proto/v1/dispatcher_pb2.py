@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pyswarm/proto/v1/dispatcher.proto\x12\npyswarm.v1\"<\n\x0eSessionRequest\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\x0c\x12\x15\n\runderlay_addr\x18\x02 \x01(\t\"%\n\x04Peer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x02 \x01(\t\"\xb5\x01\n\x0eSessionMessage\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\x0c\x12\"\n\x08managers\x18\x03 \x03(\x0b\x32\x10.pyswarm.v1.Peer\x12\x1b\n\x13heartbeat_period_ms\x18\x04 \x01(\r\x12\x16\n\x0e\x65tcd_endpoints\x18\x05 \x03(\t\x12\x17\n\x0f\x65tcd_assignment\x18\x06 \x01(\x0c\x12\x0f\n\x07root_ca\x18\x07 \x01(\x0c\";\n\x10HeartbeatRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\x0c\"#\n\x0eHeartbeatReply\x12\x11\n\tperiod_ms\x18\x01 \x01(\r\"(\n\x12\x41ssignmentsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x93\x01\n\x10\x41ssignmentChange\x12\x33\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32#.pyswarm.v1.AssignmentChange.Action\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x0e\n\x06object\x18\x04 \x01(\x0c\" \n\x06\x41\x63tion\x12\n\n\x06UPDATE\x10\x00\x12\n\n\x06REMOVE\x10\x01\"\xc5\x01\n\x12\x41ssignmentsMessage\x12\x31\n\x04type\x18\x01 \x01(\x0e\x32#.pyswarm.v1.AssignmentsMessage.Type\x12\x12\n\napplies_to\x18\x02 \x01(\x04\x12\x12\n\nresults_in\x18\x03 \x01(\x04\x12-\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x1c.pyswarm.v1.AssignmentChange\"%\n\x04Type\x12\x0c\n\x08\x43OMPLETE\x10\x00\x12\x0f\n\x0bINCREMENTAL\x10\x01\"3\n\x10TaskStatusUpdate\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x0c\"\\\n\x17UpdateTaskStatusRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12-\n\x07updates\x18\x02 \x03(\x0b\x32\x1c.pyswarm.v1.TaskStatusUpdate\"\x17\n\x15UpdateTaskStatusReply\"A\n\x0e\x41ppliedRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\"\x0e\n\x0c\x41ppliedReply\"D\n\x13LeaveClusterRequest\x12-\n\x07updates\x18\x01 \x03(\x0b\x32\x1c.pyswarm.v1.TaskStatusUpdate\"\x13\n\x11LeaveClusterReply2\xcf\x03\n\nDispatcher\x12\x43\n\x07Session\x12\x1a.pyswarm.v1.SessionRequest\x1a\x1a.pyswarm.v1.SessionMessage0\x01\x12\x45\n\tHeartbeat\x12\x1c.pyswarm.v1.HeartbeatRequest\x1a\x1a.pyswarm.v1.HeartbeatReply\x12O\n\x0b\x41ssignments\x12\x1e.pyswarm.v1.AssignmentsRequest\x1a\x1e.pyswarm.v1.AssignmentsMessage0\x01\x12Z\n\x10UpdateTaskStatus\x12#.pyswarm.v1.UpdateTaskStatusRequest\x1a!.pyswarm.v1.UpdateTaskStatusReply\x12?\n\x07\x41pplied\x12\x1a.pyswarm.v1.AppliedRequest\x1a\x18.pyswarm.v1.AppliedReply\x12G\n\x05Leave\x12\x1f.pyswarm.v1.LeaveClusterRequest\x1a\x1d.pyswarm.v1.LeaveClusterReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pyswarm/proto/v1/dispatcher.proto\x12\npyswarm.v1\"<\n\x0eSessionRequest\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\x0c\x12\x15\n\runderlay_addr\x18\x02 \x01(\t\"%\n\x04Peer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x02 \x01(\t\"\xb5\x01\n\x0eSessionMessage\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\x0c\x12\"\n\x08managers\x18\x03 \x03(\x0b\x32\x10.pyswarm.v1.Peer\x12\x1b\n\x13heartbeat_period_ms\x18\x04 \x01(\r\x12\x16\n\x0e\x65tcd_endpoints\x18\x05 \x03(\t\x12\x17\n\x0f\x65tcd_assignment\x18\x06 \x01(\x0c\x12\x0f\n\x07root_ca\x18\x07 \x01(\x0c\";\n\x10HeartbeatRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\x0c\"#\n\x0eHeartbeatReply\x12\x11\n\tperiod_ms\x18\x01 \x01(\r\"(\n\x12\x41ssignmentsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x93\x01\n\x10\x41ssignmentChange\x12\x33\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32#.pyswarm.v1.AssignmentChange.Action\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x0e\n\x06object\x18\x04 \x01(\x0c\" \n\x06\x41\x63tion\x12\n\n\x06UPDATE\x10\x00\x12\n\n\x06REMOVE\x10\x01\"\xd3\x01\n\x12\x41ssignmentsMessage\x12\x31\n\x04type\x18\x01 \x01(\x0e\x32#.pyswarm.v1.AssignmentsMessage.Type\x12\x12\n\napplies_to\x18\x02 \x01(\x04\x12\x12\n\nresults_in\x18\x03 \x01(\x04\x12-\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x1c.pyswarm.v1.AssignmentChange\x12\x0c\n\x04more\x18\x05 \x01(\x08\"%\n\x04Type\x12\x0c\n\x08\x43OMPLETE\x10\x00\x12\x0f\n\x0bINCREMENTAL\x10\x01\"3\n\x10TaskStatusUpdate\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x0c\"\\\n\x17UpdateTaskStatusRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12-\n\x07updates\x18\x02 \x03(\x0b\x32\x1c.pyswarm.v1.TaskStatusUpdate\"\x17\n\x15UpdateTaskStatusReply\"A\n\x0e\x41ppliedRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\"\x0e\n\x0c\x41ppliedReply\"D\n\x13LeaveClusterRequest\x12-\n\x07updates\x18\x01 \x03(\x0b\x32\x1c.pyswarm.v1.TaskStatusUpdate\"\x13\n\x11LeaveClusterReply2\xcf\x03\n\nDispatcher\x12\x43\n\x07Session\x12\x1a.pyswarm.v1.SessionRequest\x1a\x1a.pyswarm.v1.SessionMessage0\x01\x12\x45\n\tHeartbeat\x12\x1c.pyswarm.v1.HeartbeatRequest\x1a\x1a.pyswarm.v1.HeartbeatReply\x12O\n\x0b\x41ssignments\x12\x1e.pyswarm.v1.AssignmentsRequest\x1a\x1e.pyswarm.v1.AssignmentsMessage0\x01\x12Z\n\x10UpdateTaskStatus\x12#.pyswarm.v1.UpdateTaskStatusRequest\x1a!.pyswarm.v1.UpdateTaskStatusReply\x12?\n\x07\x41pplied\x12\x1a.pyswarm.v1.AppliedRequest\x1a\x18.pyswarm.v1.AppliedReply\x12G\n\x05Leave\x12\x1f.pyswarm.v1.LeaveClusterRequest\x1a\x1d.pyswarm.v1.LeaveClusterReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,23 +48,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENTCHANGE_ACTION']._serialized_start=590
   _globals['_ASSIGNMENTCHANGE_ACTION']._serialized_end=622
   _globals['_ASSIGNMENTSMESSAGE']._serialized_start=625
-  _globals['_ASSIGNMENTSMESSAGE']._serialized_end=822
-  _globals['_ASSIGNMENTSMESSAGE_TYPE']._serialized_start=785
-  _globals['_ASSIGNMENTSMESSAGE_TYPE']._serialized_end=822
-  _globals['_TASKSTATUSUPDATE']._serialized_start=824
-  _globals['_TASKSTATUSUPDATE']._serialized_end=875
-  _globals['_UPDATETASKSTATUSREQUEST']._serialized_start=877
-  _globals['_UPDATETASKSTATUSREQUEST']._serialized_end=969
-  _globals['_UPDATETASKSTATUSREPLY']._serialized_start=971
-  _globals['_UPDATETASKSTATUSREPLY']._serialized_end=994
-  _globals['_APPLIEDREQUEST']._serialized_start=996
-  _globals['_APPLIEDREQUEST']._serialized_end=1061
-  _globals['_APPLIEDREPLY']._serialized_start=1063
-  _globals['_APPLIEDREPLY']._serialized_end=1077
-  _globals['_LEAVECLUSTERREQUEST']._serialized_start=1079
-  _globals['_LEAVECLUSTERREQUEST']._serialized_end=1147
-  _globals['_LEAVECLUSTERREPLY']._serialized_start=1149
-  _globals['_LEAVECLUSTERREPLY']._serialized_end=1168
-  _globals['_DISPATCHER']._serialized_start=1171
-  _globals['_DISPATCHER']._serialized_end=1634
+  _globals['_ASSIGNMENTSMESSAGE']._serialized_end=836
+  _globals['_ASSIGNMENTSMESSAGE_TYPE']._serialized_start=799
+  _globals['_ASSIGNMENTSMESSAGE_TYPE']._serialized_end=836
+  _globals['_TASKSTATUSUPDATE']._serialized_start=838
+  _globals['_TASKSTATUSUPDATE']._serialized_end=889
+  _globals['_UPDATETASKSTATUSREQUEST']._serialized_start=891
+  _globals['_UPDATETASKSTATUSREQUEST']._serialized_end=983
+  _globals['_UPDATETASKSTATUSREPLY']._serialized_start=985
+  _globals['_UPDATETASKSTATUSREPLY']._serialized_end=1008
+  _globals['_APPLIEDREQUEST']._serialized_start=1010
+  _globals['_APPLIEDREQUEST']._serialized_end=1075
+  _globals['_APPLIEDREPLY']._serialized_start=1077
+  _globals['_APPLIEDREPLY']._serialized_end=1091
+  _globals['_LEAVECLUSTERREQUEST']._serialized_start=1093
+  _globals['_LEAVECLUSTERREQUEST']._serialized_end=1161
+  _globals['_LEAVECLUSTERREPLY']._serialized_start=1163
+  _globals['_LEAVECLUSTERREPLY']._serialized_end=1182
+  _globals['_DISPATCHER']._serialized_start=1185
+  _globals['_DISPATCHER']._serialized_end=1648
 # @@protoc_insertion_point(module_scope)

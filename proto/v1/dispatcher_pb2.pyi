@@ -80,7 +80,7 @@ class AssignmentChange(_message.Message):
     def __init__(self, action: _Optional[_Union[AssignmentChange.Action, str]] = ..., kind: _Optional[str] = ..., id: _Optional[str] = ..., object: _Optional[bytes] = ...) -> None: ...
 
 class AssignmentsMessage(_message.Message):
-    __slots__ = ("type", "applies_to", "results_in", "changes")
+    __slots__ = ("type", "applies_to", "results_in", "changes", "more")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         COMPLETE: _ClassVar[AssignmentsMessage.Type]
@@ -91,11 +91,13 @@ class AssignmentsMessage(_message.Message):
     APPLIES_TO_FIELD_NUMBER: _ClassVar[int]
     RESULTS_IN_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     type: AssignmentsMessage.Type
     applies_to: int
     results_in: int
     changes: _containers.RepeatedCompositeFieldContainer[AssignmentChange]
-    def __init__(self, type: _Optional[_Union[AssignmentsMessage.Type, str]] = ..., applies_to: _Optional[int] = ..., results_in: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[AssignmentChange, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, type: _Optional[_Union[AssignmentsMessage.Type, str]] = ..., applies_to: _Optional[int] = ..., results_in: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[AssignmentChange, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class TaskStatusUpdate(_message.Message):
     __slots__ = ("task_id", "status")

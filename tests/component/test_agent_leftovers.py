@@ -1,6 +1,7 @@
 """What an earlier membership left on a host is removed before a new one begins, and nothing else."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from support.agents import a_network, a_task
@@ -55,26 +56,26 @@ async def made() -> LeftEngine:
     return engine
 
 
-async def test_containers_of_any_membership_networks_and_devices_go(devices: list[str]) -> None:
+async def test_containers_of_any_membership_networks_and_devices_go(devices: list[str], tmp_path: Path) -> None:
     engine = await made()
-    await leftovers.remove_leftovers(engine)
+    await leftovers.remove_leftovers(engine, tmp_path)
     assert list(engine.found) == ["theirs"]
     assert engine.networks == {}
     assert devices == []
     assert engine.count("egress-remove") == 1
-    await leftovers.remove_leftovers(engine)
+    await leftovers.remove_leftovers(engine, tmp_path)
 
 
-async def test_one_that_cannot_be_removed_holds_up_nothing(devices: list[str]) -> None:
+async def test_one_that_cannot_be_removed_holds_up_nothing(devices: list[str], tmp_path: Path) -> None:
     engine = await made()
     engine.stuck = next(iter(engine.found))
-    await leftovers.remove_leftovers(engine)
+    await leftovers.remove_leftovers(engine, tmp_path)
     assert set(engine.found) == {engine.stuck, "theirs"}
     assert engine.networks == {}
 
 
-async def test_an_absent_engine_is_told(devices: list[str]) -> None:
+async def test_an_absent_engine_is_told(devices: list[str], tmp_path: Path) -> None:
     engine = await made()
     engine.go_down()
     with pytest.raises(EngineUnavailable):
-        await leftovers.remove_leftovers(engine)
+        await leftovers.remove_leftovers(engine, tmp_path)

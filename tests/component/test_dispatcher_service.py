@@ -23,15 +23,24 @@ from pyswarm.common.errors import (
 from pyswarm.common.ids import new_id
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import (
+    Config,
+    ConfigReference,
+    ConfigSpec,
+    ContainerSpec,
     ContainerStatus,
+    FileTarget,
     ManagerStatus,
     Network,
     NetworkSpec,
     Node,
     NodeDescription,
     NodeState,
+    Secret,
+    SecretReference,
+    SecretSpec,
     Task,
     TaskNetwork,
+    TaskSpec,
     TaskState,
     TaskStatus,
 )
@@ -41,6 +50,7 @@ from pyswarm.proto.v1 import dispatcher_pb2 as pb
 from pyswarm.proto.v1 import dispatcher_pb2_grpc
 
 PERIOD_S = 0.2
+_KINDS = {"task": Task, "network": Network, "secret": Secret, "config": Config}
 _HOSTS = itertools.cycle(range(1, 255))
 
 
@@ -98,7 +108,7 @@ class Agent:
         async with asyncio.timeout(10):
             message = await self.call(stream.read())
         assert message is not grpc.aio.EOF
-        if message.type == pb.AssignmentsMessage.COMPLETE:
+        if message.type == pb.AssignmentsMessage.COMPLETE and message.applies_to == 0:
             self.known = {}
         else:
             assert message.applies_to == self.sequence
@@ -109,8 +119,7 @@ class Agent:
                 del self.known[key]
                 self.order.append(("-", *key))
             else:
-                of = Task if change.kind == "task" else Network
-                self.known[key] = msgspec.msgpack.decode(change.object, type=of)
+                self.known[key] = msgspec.msgpack.decode(change.object, type=_KINDS[change.kind])
                 self.order.append(("+", *key))
         return message  # type: ignore[no-any-return]
 
@@ -371,6 +380,79 @@ async def test_many_changes_travel_together(cluster: TestCluster, agent: Agent) 
         await agent.follow(stream)
         messages += 1
     assert messages <= 10
+
+
+def spec_with(*files: Secret | Config) -> TaskSpec:
+    """A task that needs these."""
+    container = ContainerSpec(
+        secrets=tuple(
+            SecretReference(file=FileTarget(name=f.id), secret_id=f.id, secret_name=f.spec.name)
+            for f in files
+            if isinstance(f, Secret)
+        ),
+        configs=tuple(
+            ConfigReference(file=FileTarget(name=f.id), config_id=f.id, config_name=f.spec.name)
+            for f in files
+            if isinstance(f, Config)
+        ),
+    )
+    return TaskSpec(container_spec=container)
+
+
+async def test_secrets_and_configs_go_to_nodes_whose_tasks_use_them(cluster: TestCluster, agent: Agent) -> None:
+    other = Agent(cluster, await cluster.add_worker("w2"))
+    secret = Secret(id=new_id(), spec=SecretSpec(name="tok", data=b"hunter2"))
+    config = Config(id=new_id(), spec=ConfigSpec(name="conf", data=b"x=1"))
+    unused = Secret(id=new_id(), spec=SecretSpec(name="unused", data=b"x"))
+    await put(cluster, secret, config, unused)
+    mine = new_task(agent, spec=spec_with(secret, config))
+    await put(cluster, mine, new_task(other))
+    await agent.open()
+    await other.open("w2")
+    stream, others = agent.assignments(), other.assignments()
+    await agent.follow(stream)
+    await other.follow(others)
+    assert agent.order == [("+", "config", config.id), ("+", "secret", secret.id), ("+", "task", mine.id)]
+    assert agent.known["secret", secret.id].spec.data == b"hunter2"
+    assert agent.known["config", config.id].spec.data == b"x=1"
+    assert {kind for kind, _ in other.known} == {"task"}
+
+    theirs = new_task(other, spec=spec_with(secret))
+    await put(cluster, theirs)
+    await other.follow(others)
+    assert ("secret", secret.id) in other.known
+
+    await agent.report(mine.id, TaskState.RUNNING)
+    agent.order.clear()
+    await agent.report(mine.id, TaskState.FAILED)
+    await agent.follow(stream)
+    assert agent.order == [("-", "config", config.id), ("-", "secret", secret.id)]
+    await cluster.store.update(lambda tx: tx.delete(secret))
+    await other.follow(others)
+    assert ("secret", secret.id) not in other.known, "a secret that was removed stays nowhere"
+    await other.channel.close(grace=None)
+
+
+async def test_more_payload_than_a_message_carries_comes_in_parts(cluster: TestCluster, agent: Agent) -> None:
+    secrets = [Secret(id=new_id(), spec=SecretSpec(name=f"s{n}", data=bytes([n]) * 511_999)) for n in range(160)]
+    for secret in secrets:
+        await put(cluster, secret)
+    task = new_task(agent, spec=spec_with(*secrets))
+    await put(cluster, task)
+    await agent.open()
+    stream = agent.assignments()
+    messages = [await agent.follow(stream)]
+    while messages[-1].more:
+        messages.append(await agent.follow(stream))
+    assert len(messages) > 20
+    assert {m.type for m in messages} == {pb.AssignmentsMessage.COMPLETE}
+    assert max(m.ByteSize() for m in messages) < 4 * 1024 * 1024
+    assert agent.order[-1] == ("+", "task", task.id)
+    assert all(agent.known["secret", s.id].spec.data == s.spec.data for s in secrets)
+    await put(cluster, follower := new_task(agent))
+    message = await agent.follow(stream)
+    assert (message.type, message.more) == (pb.AssignmentsMessage.INCREMENTAL, False)
+    assert ("task", follower.id) in agent.known
 
 
 async def test_tasks_of_other_nodes_are_neither_seen_nor_reported_on(cluster: TestCluster, agent: Agent) -> None:

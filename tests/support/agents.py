@@ -10,17 +10,25 @@ from prometheus_client import CollectorRegistry
 
 from pyswarm.agent.agent import Agent
 from pyswarm.agent.engine import Engine
+from pyswarm.agent.files import FolderDoor
 from pyswarm.common.clock import Clock, SystemClock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.ids import new_id
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import (
     SECOND_NS,
+    Config,
+    ConfigReference,
+    ConfigSpec,
     ContainerSpec,
+    FileTarget,
     Limit,
     Network,
     NetworkSpec,
     ResourceRequirements,
+    Secret,
+    SecretReference,
+    SecretSpec,
     Task,
     TaskNetwork,
     TaskSpec,
@@ -88,6 +96,32 @@ def a_task(
     )
 
 
+def a_secret(name: str = "tok", data: bytes = b"hunter2") -> Secret:
+    """A secret as the leader sends it."""
+    return Secret(id=new_id(), spec=SecretSpec(name=name, data=data))
+
+
+def a_config(name: str = "conf", data: bytes = b"x=1") -> Config:
+    """A config as the leader sends it."""
+    return Config(id=new_id(), spec=ConfigSpec(name=name, data=data))
+
+
+def using(*files: tuple[Secret | Config, FileTarget]) -> dict[str, Any]:
+    """The fields of a container's spec that name these."""
+    return {
+        "secrets": tuple(
+            SecretReference(file=target, secret_id=obj.id, secret_name=obj.spec.name)
+            for obj, target in files
+            if isinstance(obj, Secret)
+        ),
+        "configs": tuple(
+            ConfigReference(file=target, config_id=obj.id, config_name=obj.spec.name)
+            for obj, target in files
+            if isinstance(obj, Config)
+        ),
+    }
+
+
 async def until(probe: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
     """Wait until ``probe()`` is true; fail with ``what`` after ``timeout_s`` seconds."""
     try:
@@ -142,6 +176,7 @@ def an_agent(
     overlay: RememberingOverlay | None = None,
     on_session: Callable[[Any], None] = lambda _message: None,
     clock: Clock | None = None,
+    folders: FolderDoor | None = None,
 ) -> Agent:
     """An agent with its data in ``folder``."""
     return Agent(
@@ -150,6 +185,8 @@ def an_agent(
         engine=engine,
         overlay=overlay or RememberingOverlay(),
         data_dir=str(folder),
+        run_dir=str(folder / "run"),
+        folders=folders,
         clock=clock or SystemClock(),
         registry=CollectorRegistry(),
         underlay_addr="127.0.0.1",

@@ -11,22 +11,32 @@ import msgspec
 from pyswarm.common.errors import NotLeader, PyswarmError
 from pyswarm.common.ids import new_id
 from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity, peer_identity
-from pyswarm.common.types import Network, NodeDescription, Task, TaskState, TaskStatus
+from pyswarm.common.types import (
+    Config,
+    Network,
+    NodeDescription,
+    Secret,
+    Task,
+    TaskState,
+    TaskStatus,
+)
 from pyswarm.proto.errors import SessionInvalid, abort_with
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 from pyswarm.proto.v1 import dispatcher_pb2_grpc
 from support.pki import Pki
 
+Item = Task | Network | Secret | Config
 
-def put(item: Task | Network) -> pb.AssignmentChange:
+
+def put(item: Item) -> pb.AssignmentChange:
     """An object to have."""
-    kind = "task" if isinstance(item, Task) else "network"
+    kind = type(item).__name__.lower()
     return pb.AssignmentChange(kind=kind, id=item.id, object=msgspec.msgpack.encode(item))
 
 
-def gone(item: Task | Network) -> pb.AssignmentChange:
+def gone(item: Item) -> pb.AssignmentChange:
     """An object to have no more."""
-    kind = "task" if isinstance(item, Task) else "network"
+    kind = type(item).__name__.lower()
     return pb.AssignmentChange(action=pb.AssignmentChange.REMOVE, kind=kind, id=item.id)
 
 
@@ -40,7 +50,9 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         self.leader_addr = ""
         self.managers: list[str] = []
         self.period_ms = 100
-        self.objects: dict[str, Task | Network] = {}
+        self.objects: dict[str, Item] = {}
+        #: How many objects go into one message of a complete set.
+        self.part_size = 1000
         self.sessions: list[str] = []
         self.descriptions: list[NodeDescription] = []
         self.heartbeats = 0
@@ -79,7 +91,7 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
 
     # --- what a test says and asks ---
 
-    def assign(self, *changes: pb.AssignmentChange, items: Iterable[Task | Network] = ()) -> None:
+    def assign(self, *changes: pb.AssignmentChange, items: Iterable[Item] = ()) -> None:
         """Send one incremental message of ``items`` and ``changes``."""
         for item in items:
             self.objects[item.id] = item
@@ -153,11 +165,17 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         self._streams.append(stream)
         ordered = sorted(self.objects.values(), key=lambda item: isinstance(item, Task))
         try:
-            yield pb.AssignmentsMessage(
-                type=pb.AssignmentsMessage.COMPLETE,
-                results_in=self._sequence,
-                changes=[put(item) for item in ordered],
-            )
+            starts = range(0, len(ordered) or 1, self.part_size)
+            first = self._sequence
+            self._sequence += len(starts) - 1
+            for number, start in enumerate(starts):
+                yield pb.AssignmentsMessage(
+                    type=pb.AssignmentsMessage.COMPLETE,
+                    applies_to=first + number - 1 if number else 0,
+                    results_in=first + number,
+                    changes=[put(item) for item in ordered[start : start + self.part_size]],
+                    more=number < len(starts) - 1,
+                )
             while True:
                 yield await stream.get()
         finally:

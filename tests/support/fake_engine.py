@@ -12,6 +12,7 @@ from pyswarm.agent.engine import (
     EngineError,
     EngineEvent,
     EngineUnavailable,
+    FileMount,
     NameConflict,
     NoSuchContainer,
     NoSuchImage,
@@ -31,6 +32,7 @@ class FakeEngine:
         self.node_of: dict[str, str] = {}
         self.attachments: dict[str, Sequence[Attachment]] = {}
         self.egress: dict[str, bool] = {}
+        self.mounts: dict[str, Sequence[FileMount]] = {}
         self.calls: list[str] = []
         self.up = True
         self.start_errors: dict[str, EngineError] = {}
@@ -119,7 +121,9 @@ class FakeEngine:
         await self._asked("networks")
         return list(self.networks)
 
-    async def create(self, task: Task, attachments: Sequence[Attachment], *, egress: bool) -> ContainerInfo:
+    async def create(
+        self, task: Task, attachments: Sequence[Attachment], *, egress: bool, mounts: Sequence[FileMount] = ()
+    ) -> ContainerInfo:
         """Create or adopt."""
         name = task.container_name
         await self._asked("create", name)
@@ -127,7 +131,7 @@ class FakeEngine:
             self.add(name, task.id, task.node_id)
         elif self.found[name].task_id != task.id:
             raise NameConflict(f"the container name {name} is taken")
-        self.attachments[name], self.egress[name] = attachments, egress
+        self.attachments[name], self.egress[name], self.mounts[name] = attachments, egress, mounts
         return self.found[name]
 
     async def start(self, name: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pyswarm.agent.agent import DATABASE
+from pyswarm.agent.files import TaskFiles
 from pyswarm.agent.health import EngineHealth
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.reports import StatusReports
@@ -20,6 +21,7 @@ from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.common.types import NodeDescription, Task, TaskState
 from support.agents import RememberingOverlay
 from support.fake_engine import FakeEngine
+from support.fake_folders import FakeFolders
 from support.virtual_clock import VirtualClock
 
 S = TaskState
@@ -29,8 +31,11 @@ NODE = new_id()
 class Bench:
     """A worker with its engine watched, but no session; time passes only when a test says so."""
 
-    def __init__(self, folder: Path, engine: FakeEngine, overlay: RememberingOverlay) -> None:
+    def __init__(
+        self, folder: Path, engine: FakeEngine, overlay: RememberingOverlay, folders: FakeFolders
+    ) -> None:
         self.engine = engine
+        self.folders = folders
         self.overlay = overlay
         self.clock = VirtualClock()
         self.registry = CollectorRegistry()
@@ -48,6 +53,7 @@ class Bench:
             tasks=self._tasks,
             metrics=metrics,
             reports=self.reports,
+            files=TaskFiles(folders, self._tasks),
         )
         self.health = EngineHealth(
             engine,
@@ -98,9 +104,10 @@ async def bench(
     engine: FakeEngine | None = None,
     *,
     overlay: RememberingOverlay | None = None,
+    folders: FakeFolders | None = None,
     assigned: Iterable[Assignment] | None = None,
 ) -> AsyncIterator[Bench]:
-    made = Bench(folder, engine or FakeEngine(), overlay or RememberingOverlay())
+    made = Bench(folder, engine or FakeEngine(), overlay or RememberingOverlay(), folders or FakeFolders())
     await made.start()
     try:
         if assigned is not None:
