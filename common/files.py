@@ -8,6 +8,9 @@ import msgspec
 from pyswarm.common.types import ContainerSpec, FileTarget
 
 SECRETS_FOLDER = "/run/secrets"
+#: Payloads are smaller than these.
+SECRET_LIMIT_BYTES = 500 * 1024
+CONFIG_LIMIT_BYTES = 1000 * 1024
 #: What the kernel takes as a path, and as one name in it.
 MAX_PATH_BYTES = 4095
 MAX_NAME_BYTES = 255
@@ -15,6 +18,16 @@ MAX_NAME_BYTES = 255
 FileKind = Literal["secret", "config"]
 #: Kind and id of a secret or config.
 FileKey = tuple[FileKind, str]
+
+
+def limit_bytes(kind: FileKind) -> int:
+    """What the payload must stay below."""
+    return SECRET_LIMIT_BYTES if kind == "secret" else CONFIG_LIMIT_BYTES
+
+
+def wrong_size(kind: FileKind) -> str:
+    """Docker's words for a payload that is empty or too large."""
+    return f"{kind} data must be larger than 0 and less than {limit_bytes(kind)} bytes"
 
 
 class FileUse(msgspec.Struct, frozen=True):

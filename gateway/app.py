@@ -7,7 +7,14 @@ from aiohttp import web
 
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
-from pyswarm.gateway import routes_networks, routes_nodes, routes_services, routes_swarm, routes_system
+from pyswarm.gateway import (
+    routes_files,
+    routes_networks,
+    routes_nodes,
+    routes_services,
+    routes_swarm,
+    routes_system,
+)
 from pyswarm.gateway.backend import API_VERSION, BACKEND, MIN_API_VERSION, VERSION, Backend, error_response
 
 log = get_logger("gateway")
@@ -39,7 +46,7 @@ def make_app(backend: Backend) -> web.Application:
     app = web.Application(middlewares=[_errors], client_max_size=_MAX_BODY_BYTES)
     app[BACKEND] = backend
     app.on_response_prepare.append(_headers)
-    for routes in (routes_system, routes_swarm, routes_nodes, routes_services, routes_networks):
+    for routes in (routes_system, routes_swarm, routes_nodes, routes_services, routes_networks, routes_files):
         for route in routes.ROUTES:
             app.router.add_route(route.method, route.path, route.handler)
             app.router.add_route(route.method, "/v{api_major:\\d+}.{api_minor:\\d+}" + route.path, route.handler)

@@ -10,6 +10,7 @@ from pyswarm.common.errors import InvalidArgument
 SERVICES = frozenset({"id", "label", "mode", "name"})
 TASKS = frozenset({"_up-to-date", "desired-state", "id", "label", "name", "node", "service"})
 NODES = frozenset({"id", "label", "membership", "name", "node.label", "role"})
+FILES = frozenset({"id", "label", "name", "names"})
 NETWORKS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
 
 

@@ -95,16 +95,6 @@ async def logs(_request: web.Request) -> web.Response:
     raise not_supported("service logs")
 
 
-async def secrets(_request: web.Request) -> web.Response:
-    """Not yet there."""
-    raise not_supported("secret")
-
-
-async def configs(_request: web.Request) -> web.Response:
-    """Not yet there."""
-    raise not_supported("config")
-
-
 ROUTES = (
     Route("GET", "/services", listing),
     Route("POST", "/services/create", create),
@@ -115,6 +105,4 @@ ROUTES = (
     Route("GET", "/tasks", tasks),
     Route("GET", "/tasks/{ref}", task),
     Route("GET", "/tasks/{ref}/logs", logs),
-    Route("*", "/secrets{tail:.*}", secrets),
-    Route("*", "/configs{tail:.*}", configs),
 )

@@ -8,9 +8,12 @@ from pyswarm.common.errors import InvalidArgument
 from pyswarm.common.types import (
     SECOND_NS,
     ClusterSpec,
+    ConfigSpec,
+    FileTarget,
     NetworkSpec,
     NodeSpec,
     ReplicatedMode,
+    SecretSpec,
     ServiceMode,
     ServiceSpec,
 )
@@ -63,7 +66,34 @@ def service_spec(raw: Any) -> ServiceSpec:
         raise not_supported(f"Runtime {spec.task_template.runtime}")
     if spec.replicas < 0:
         raise InvalidArgument("invalid service spec: replicas must not be negative")
-    return with_mode(spec)
+    return with_owners(with_mode(spec))
+
+
+def with_owners(spec: ServiceSpec) -> ServiceSpec:
+    """An owner that is left empty is root."""
+    container = spec.task_template.container_spec
+    if not container.secrets and not container.configs:
+        return spec
+    container = replace(
+        container,
+        secrets=tuple(replace(ref, file=_owned(ref.file)) for ref in container.secrets),
+        configs=tuple(replace(ref, file=_owned(ref.file)) for ref in container.configs),
+    )
+    return replace(spec, task_template=replace(spec.task_template, container_spec=container))
+
+
+def _owned(file: FileTarget) -> FileTarget:
+    return replace(file, uid=file.uid or "0", gid=file.gid or "0")
+
+
+def secret_spec(raw: Any) -> SecretSpec:
+    """The spec of a secret; its payload comes in base64."""
+    return convert(raw, SecretSpec, "secret spec")
+
+
+def config_spec(raw: Any) -> ConfigSpec:
+    """The spec of a config."""
+    return convert(raw, ConfigSpec, "config spec")
 
 
 def with_mode(spec: ServiceSpec) -> ServiceSpec:

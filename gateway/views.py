@@ -3,6 +3,7 @@
 Specs are written so that a client that sends one back unchanged changes nothing (``specs`` reads them).
 """
 
+import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,11 +13,15 @@ from pyswarm.common.types import (
     SECOND_NS,
     Cluster,
     ClusterSpec,
+    Config,
+    ContainerSpec,
+    FileTarget,
     Network,
     NetworkSpec,
     Node,
     NodeState,
     Object,
+    Secret,
     Service,
     ServiceSpec,
     Task,
@@ -34,7 +39,7 @@ def _plain(obj: Object) -> Json:
     return msgspec.to_builtins(obj)  # type: ignore[no-any-return]
 
 
-def _head(obj: Service | Network | Node | Task | Cluster) -> Json:
+def _head(obj: Service | Network | Node | Task | Cluster | Secret | Config) -> Json:
     return {
         "ID": obj.id,
         "Version": {"Index": obj.version.index},
@@ -49,13 +54,30 @@ def _head(obj: Service | Network | Node | Task | Cluster) -> Json:
 def _task_template(spec: ServiceSpec) -> Json:
     template = spec.task_template
     view = _plain(template)
-    view["ContainerSpec"] = {"Image": "", **view.get("ContainerSpec", {})}
+    view["ContainerSpec"] = {"Image": "", **view.get("ContainerSpec", {}), **_references(template.container_spec)}
     view["Resources"] = {"Limits": {}, "Reservations": {}, **view.get("Resources", {})}
     view["RestartPolicy"] = {"Condition": template.restart_policy.condition, **view.get("RestartPolicy", {})}
     view["ForceUpdate"] = template.force_update
     # Clients walk through it without asking whether it is there.
     view["Placement"] = {}
     return view
+
+
+def _references(spec: ContainerSpec) -> Json:
+    """Secrets and configs of a container, if there are any, by id and name."""
+    secrets = [
+        {"File": _file_target(ref.file), "SecretID": ref.secret_id, "SecretName": ref.secret_name}
+        for ref in spec.secrets
+    ]
+    configs = [
+        {"File": _file_target(ref.file), "ConfigID": ref.config_id, "ConfigName": ref.config_name}
+        for ref in spec.configs
+    ]
+    return {name: refs for name, refs in (("Secrets", secrets), ("Configs", configs)) if refs}
+
+
+def _file_target(file: FileTarget) -> Json:
+    return {"Name": file.name, "UID": file.uid, "GID": file.gid, "Mode": file.mode}
 
 
 def _update_config(config: UpdateConfig) -> Json:
@@ -221,6 +243,20 @@ def network(obj: Network, containers: Json | None = None, peers: list[Json] | No
     if peers is not None:
         view["Peers"] = peers
     return view
+
+
+# --- secrets and configs
+
+
+def secret(obj: Secret) -> Json:
+    """A secret; there is no field for its payload."""
+    return {**_head(obj), "Spec": {"Name": obj.spec.name, "Labels": obj.spec.labels}}
+
+
+def config(obj: Config) -> Json:
+    """A config, its payload in base64."""
+    data = base64.b64encode(obj.spec.data).decode()
+    return {**_head(obj), "Spec": {"Name": obj.spec.name, "Labels": obj.spec.labels, "Data": data}}
 
 
 # --- nodes and the cluster

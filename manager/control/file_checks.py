@@ -5,13 +5,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from pyswarm.common.errors import InvalidArgument
-from pyswarm.common.files import FileUse, file_uses
+from pyswarm.common.files import FileKind, FileUse, file_uses, limit_bytes, wrong_size
 from pyswarm.common.types import ConfigSpec, ContainerSpec, SecretSpec
 
 MAX_NAME_CHARS = 64
-#: Payloads are smaller than these.
-SECRET_LIMIT_BYTES = 500 * 1024
-CONFIG_LIMIT_BYTES = 1000 * 1024
 #: One number of 32 bits means "nobody in particular" to the kernel.
 MAX_OWNER = 2**32 - 2
 MAX_MODE = 0o777
@@ -23,9 +20,7 @@ _OWNER = re.compile(r"[0-9]{1,10}")
 
 def check_file_spec(spec: SecretSpec | ConfigSpec) -> None:
     """A new secret or config. No text holds anything of the payload."""
-    kind, limit = (
-        ("secret", SECRET_LIMIT_BYTES) if isinstance(spec, SecretSpec) else ("config", CONFIG_LIMIT_BYTES)
-    )
+    kind: FileKind = "secret" if isinstance(spec, SecretSpec) else "config"
     if not spec.name:
         raise InvalidArgument("name must be provided")
     if len(spec.name) > MAX_NAME_CHARS or not _NAME.fullmatch(spec.name):
@@ -34,8 +29,8 @@ def check_file_spec(spec: SecretSpec | ConfigSpec) -> None:
             "[a-zA-Z0-9]"
         )
     check_file_labels(spec)
-    if not 0 < len(spec.data) < limit:
-        raise InvalidArgument(f"{kind} data must be larger than 0 and less than {limit} bytes")
+    if not 0 < len(spec.data) < limit_bytes(kind):
+        raise InvalidArgument(wrong_size(kind))
 
 
 def check_file_labels(spec: SecretSpec | ConfigSpec) -> None:

@@ -17,15 +17,18 @@ from msgspec.structs import replace
 from pyswarm.common.errors import (
     AlreadyExists,
     FailedPrecondition,
+    InUse,
     InvalidArgument,
     NotFound,
     UpdateOutOfSequence,
 )
+from pyswarm.common.files import file_keys
 from pyswarm.common.ids import new_id
 from pyswarm.common.nodecontrol import InitOptions, JoinOptions, NodeInfo
 from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.common.types import (
     Cluster,
+    Config,
     ContainerStatus,
     EngineDescription,
     JoinTokens,
@@ -40,6 +43,7 @@ from pyswarm.common.types import (
     NodeStatus,
     Platform,
     Resources,
+    Secret,
     Service,
     Task,
     TaskNetwork,
@@ -52,6 +56,7 @@ from pyswarm.gateway.app import make_app, make_runner
 from pyswarm.gateway.backend import API_VERSION, Backend
 from pyswarm.gateway.cluster import ClusterAccess
 from pyswarm.gateway.engine import Engine
+from pyswarm.manager.control.file_checks import check_file_spec, check_file_update, check_references
 
 #: The programs of this very environment come first.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -69,6 +74,8 @@ class FakeControl:
         self.services: dict[str, Service] = {}
         self.networks: dict[str, Network] = {}
         self.tasks: dict[str, Task] = {}
+        self.secrets: dict[str, Secret] = {}
+        self.configs: dict[str, Config] = {}
         tokens = JoinTokens(worker=WORKER_TOKEN, manager=MANAGER_TOKEN)
         self.cluster = Cluster(id=new_id(), join_tokens=tokens, created_at=NOW, updated_at=NOW)
         self.place: Callable[[Task], Task] = self.run_everywhere
@@ -146,6 +153,7 @@ class FakeControl:
                 "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
                 f"service {spec.name} already exists"
             )
+        check_references(spec.task_template.container_spec)
         service = Service(id=new_id(), version=self._version(), created_at=NOW, updated_at=NOW, spec=spec)
         self.services[service.id] = service
         self._reconcile(service)
@@ -157,6 +165,7 @@ class FakeControl:
             raise UpdateOutOfSequence
         if rollback:
             spec = service.previous_spec
+        check_references(spec.task_template.container_spec)
         changed = replace(service, version=self._version(), spec=spec, previous_spec=service.spec)
         self.services[service.id] = changed
         if changed.spec.task_template != service.spec.task_template:
@@ -275,6 +284,68 @@ class FakeControl:
 
     def _up_to_date(self, task: Task) -> bool:
         return task.spec == self.services[task.service_id].spec.task_template
+
+    def _new_file(self, table: dict[str, Any], of: type[Any], kind: str, spec: Any) -> Any:
+        check_file_spec(spec)
+        if any(f.spec.name == spec.name for f in table.values()):
+            raise AlreadyExists(f"rpc error: code = AlreadyExists desc = {kind} {spec.name} already exists")
+        made = of(id=new_id(), version=self._version(), created_at=NOW, updated_at=NOW, spec=spec)
+        table[made.id] = made
+        return made
+
+    def _relabel(self, table: dict[str, Any], found: Any, version: int, spec: Any) -> Any:
+        check_file_update(found.spec, spec)
+        if version != found.version.index:
+            raise UpdateOutOfSequence
+        spec = replace(found.spec, labels=spec.labels)
+        table[found.id] = replace(found, version=self._version(), spec=spec)
+        return table[found.id]
+
+    def _listed(self, table: dict[str, Any], filters: Any) -> list[Any]:
+        return [
+            f
+            for f in table.values()
+            if _matches(filters, "name", f.spec.name.startswith)
+            and _matches(filters, "names", f.spec.name.__eq__)
+            and _matches(filters, "id", f.id.startswith)
+        ]
+
+    def _drop_file(self, table: dict[str, Any], found: Any, kind: str) -> None:
+        for service in self.services.values():
+            if (kind, found.id) in file_keys(service.spec.task_template.container_spec):
+                raise InUse(f"{kind} '{found.spec.name}' is in use by the following service: {service.spec.name}")
+        del table[found.id]
+
+    async def get_secret(self, ref: str) -> Secret:
+        found = self._find(self.secrets, ref, "secret", lambda s: s.spec.name)
+        return replace(found, spec=replace(found.spec, data=b""))
+
+    async def list_secrets(self, filters: Any = None) -> list[Secret]:
+        return [replace(s, spec=replace(s.spec, data=b"")) for s in self._listed(self.secrets, filters)]
+
+    async def create_secret(self, spec: Any) -> Secret:
+        return self._new_file(self.secrets, Secret, "secret", spec)
+
+    async def update_secret(self, ref: str, version: int, spec: Any) -> Secret:
+        return self._relabel(self.secrets, self.secrets[(await self.get_secret(ref)).id], version, spec)
+
+    async def remove_secret(self, ref: str) -> None:
+        self._drop_file(self.secrets, await self.get_secret(ref), "secret")
+
+    async def get_config(self, ref: str) -> Config:
+        return self._find(self.configs, ref, "config", lambda c: c.spec.name)
+
+    async def list_configs(self, filters: Any = None) -> list[Config]:
+        return self._listed(self.configs, filters)
+
+    async def create_config(self, spec: Any) -> Config:
+        return self._new_file(self.configs, Config, "config", spec)
+
+    async def update_config(self, ref: str, version: int, spec: Any) -> Config:
+        return self._relabel(self.configs, await self.get_config(ref), version, spec)
+
+    async def remove_config(self, ref: str) -> None:
+        self._drop_file(self.configs, await self.get_config(ref), "config")
 
     async def get_cluster(self) -> Cluster:
         return self.cluster

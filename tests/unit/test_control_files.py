@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from pyswarm.common.errors import InvalidArgument
+from pyswarm.common.files import CONFIG_LIMIT_BYTES, SECRET_LIMIT_BYTES
 from pyswarm.common.types import (
     Config,
     ConfigReference,
@@ -18,13 +19,7 @@ from pyswarm.common.types import (
     timestamp,
 )
 from pyswarm.manager.control import replies
-from pyswarm.manager.control.file_checks import (
-    CONFIG_LIMIT_BYTES,
-    SECRET_LIMIT_BYTES,
-    check_file_spec,
-    check_file_update,
-    check_references,
-)
+from pyswarm.manager.control.file_checks import check_file_spec, check_file_update, check_references
 
 PAYLOAD = b"hunter2\x00\xff"
 BAD_NAME = (

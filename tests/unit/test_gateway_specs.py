@@ -8,14 +8,19 @@ from hypothesis import strategies as st
 
 from pyswarm.common.errors import InvalidArgument
 from pyswarm.common.types import (
+    ConfigReference,
+    ConfigSpec,
     ContainerSpec,
     EndpointSpec,
+    FileTarget,
     Limit,
     NetworkAttachmentConfig,
     ReplicatedMode,
     ResourceRequirements,
     Resources,
     RestartPolicy,
+    SecretReference,
+    SecretSpec,
     ServiceMode,
     ServiceSpec,
     TaskSpec,
@@ -130,6 +135,8 @@ def test_networks_beside_the_template_are_read_too() -> None:
 words = st.text(alphabet="abc", max_size=3)
 small = st.integers(0, 9)
 optional_ns = st.none() | st.integers(0, 10**10)
+owners = st.sampled_from(["0", "1000"])
+file_targets = st.builds(FileTarget, name=words, uid=owners, gid=owners, mode=st.integers(0, 0o777))
 containers = st.builds(
     ContainerSpec,
     image=words,
@@ -143,6 +150,12 @@ containers = st.builds(
     read_only=st.booleans(),
     init=st.none() | st.booleans(),
     stop_grace_period_ns=optional_ns,
+    secrets=st.lists(
+        st.builds(SecretReference, file=file_targets, secret_id=words, secret_name=words), max_size=2
+    ).map(tuple),
+    configs=st.lists(
+        st.builds(ConfigReference, file=file_targets, config_id=words, config_name=words), max_size=2
+    ).map(tuple),
 )
 templates = st.builds(
     TaskSpec,
@@ -199,3 +212,52 @@ def test_filled_in_defaults_are_the_ones_that_apply(spec: ServiceSpec) -> None:
         == spec.task_template.restart_policy.effective_delay_s
     )
     assert filled.update_config == (spec.update_config or UpdateConfig())
+
+
+def test_references_to_files_are_read_with_docker_s_defaults() -> None:
+    secret = {"File": {"Name": "tok", "UID": "", "GID": "5", "Mode": 256}, "SecretID": "s", "SecretName": "tok"}
+    config = {"File": {"Name": "/conf"}, "ConfigID": "c", "ConfigName": "conf", "Runtime": None}
+    container = specs.service_spec(
+        {"TaskTemplate": {"ContainerSpec": {"Image": "b", "Secrets": [secret], "Configs": [config]}}}
+    ).task_template.container_spec
+    assert container.secrets == (
+        SecretReference(
+            file=FileTarget(name="tok", uid="0", gid="5", mode=0o400), secret_id="s", secret_name="tok"
+        ),
+    )
+    assert container.configs == (
+        ConfigReference(file=FileTarget(name="/conf"), config_id="c", config_name="conf"),
+    )
+    shown = views.service_spec(ServiceSpec(task_template=TaskSpec(container_spec=container)))
+    assert shown["TaskTemplate"]["ContainerSpec"]["Configs"] == [
+        {"File": {"Name": "/conf", "UID": "0", "GID": "0", "Mode": 0o444}, "ConfigID": "c", "ConfigName": "conf"}
+    ]
+    assert "Secrets" not in views.service_spec(ServiceSpec())["TaskTemplate"]["ContainerSpec"]
+
+
+def test_secrets_and_configs_are_read_from_base64() -> None:
+    raw = {"Name": "tok", "Labels": {"a": "b"}, "Data": "aHVudGVyMg=="}
+    assert specs.secret_spec({**raw, "Driver": {"Name": ""}, "Templating": None}) == SecretSpec(
+        name="tok", labels={"a": "b"}, data=b"hunter2"
+    )
+    assert specs.config_spec(raw) == ConfigSpec(name="tok", labels={"a": "b"}, data=b"hunter2")
+    assert specs.secret_spec({"Name": "tok", "Data": None}).data == b""
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"Templating": {"Name": "golang"}}, "Templating.Name is not supported by this version of pyswarm"),
+        ({"Driver": {"Name": "vault"}}, "Driver.Name is not supported by this version of pyswarm"),
+        ({"Data": "hunter2!"}, "invalid secret spec: "),
+        ({"Data": ["hunter2"]}, "invalid secret spec: "),
+        ({"Data": {"hunter2": "x"}}, "invalid secret spec: "),
+        ({"Labels": {"a": 5}}, "invalid secret spec: "),
+    ],
+)
+def test_what_a_secret_cannot_have_is_refused_without_its_inside(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        specs.secret_spec({"Name": "tok", "Data": "aHVudGVyMg==", **fields})
+    assert str(caught.value).startswith(text)
+    assert "hunter2" not in str(caught.value)
+    assert "aHVu" not in str(caught.value)
