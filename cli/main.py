@@ -46,6 +46,18 @@ _NETWORK = {
     "ls": Entry("network", "ls", "List networks", "list"),
     "rm": Entry("network", "rm", "Remove one or more networks", "remove"),
 }
+_SECRET = {
+    "create": Entry("files", "secret_create", "Create a secret from a file or STDIN as content"),
+    "inspect": Entry("files", "secret_inspect", "Display detailed information on one or more secrets"),
+    "ls": Entry("files", "secret_ls", "List secrets", "list"),
+    "rm": Entry("files", "secret_rm", "Remove one or more secrets", "remove"),
+}
+_CONFIG = {
+    "create": Entry("files", "config_create", "Create a config from a file or STDIN"),
+    "inspect": Entry("files", "config_inspect", "Display detailed information on one or more configs"),
+    "ls": Entry("files", "config_ls", "List configs", "list"),
+    "rm": Entry("files", "config_rm", "Remove one or more configs", "remove"),
+}
 
 
 @click.group(
@@ -64,8 +76,10 @@ def root(host: str | None) -> None:
 
 
 for _name, _text, _example, _entries in (
+    ("config", "Manage configs", "create nginx.conf ./nginx.conf", _CONFIG),
     ("network", "Manage networks", "create -d overlay app", _NETWORK),
     ("node", "Manage swarm nodes", "ls", _NODE),
+    ("secret", "Manage secrets", "create password ./password.txt", _SECRET),
     ("service", "Manage services", "create --name web --replicas 6 busybox:latest httpd -f", _SERVICE),
     ("swarm", "Manage the swarm", "init --advertise-addr 192.0.2.1", _SWARM),
 ):

@@ -74,8 +74,9 @@ def list_rows(rows: list[Row], columns: dict[str, str], form: str | None, defaul
             emit(line)
 
 
-def inspect(refs: Sequence[str], get: Callable[[str], Any], form: str | None, missing: str) -> None:
-    """Print what ``get`` finds for each of ``refs``; those not found are named at the end and fail the command."""
+def inspect(refs: Sequence[str], get: Callable[[str], Any], form: str | None, missing: str | None) -> None:
+    """Print what ``get`` finds for each of ``refs``; those not found fail the command, and are told at its end: as
+    "No such ``missing``", or in the daemon's words."""
     found: list[Any] = []
     errors: list[str] = []
     template = template_of(form) if form else None
@@ -86,7 +87,7 @@ def inspect(refs: Sequence[str], get: Callable[[str], Any], form: str | None, mi
             # Docker's words for what is not there; any other failure ends the command.
             if exc.status != 404:
                 raise
-            errors.append(f"Error: No such {missing}: {ref}")
+            errors.append(f"{exc.prefix}{exc}" if missing is None else f"Error: No such {missing}: {ref}")
     if template is not None:
         for obj in found:
             emit(template.render(obj))

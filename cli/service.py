@@ -119,6 +119,11 @@ def _print_pretty(service: Any, networks: dict[str, str]) -> None:
     for title, key in (("Command", "Command"), ("Args", "Args"), ("Env", "Env")):
         if container.get(key):
             lines.append(f" {title}:\t\t{' '.join(container[key])}")
+    for kind in ("Config", "Secret"):
+        references = container.get(f"{kind}s") or []
+        lines += [f"{kind}s:"] if references else []
+        for reference in references:
+            lines += [f" Target:\t{reference['File']['Name']}", f"  Source:\t{reference[f'{kind}Name']}"]
     resources = []
     for title, key in (("Reservations", "Reservations"), ("Limits", "Limits")):
         limits = template["Resources"].get(key) or {}

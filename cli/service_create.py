@@ -7,6 +7,7 @@ import click
 from pyswarm.cli.base import command, pass_client, refused
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import UsageError, not_supported
+from pyswarm.cli.file_options import CONFIG, SECRET, change
 from pyswarm.cli.output import emit
 from pyswarm.cli.progress import wait_converged
 from pyswarm.cli.service_options import (
@@ -24,8 +25,8 @@ _MODES = ("global", "replicated-job", "global-job")
 
 
 @refused(
-    *REFUSED, "config", "constraint", "dns", "dns-option", "dns-search", "generic-resource", "host", "mount",
-    "placement-pref", "p/publish", "secret", "sysctl", "ulimit",
+    *REFUSED, "constraint", "dns", "dns-option", "dns-search", "generic-resource", "host", "mount",
+    "placement-pref", "p/publish", "sysctl", "ulimit",
 )  # fmt: skip
 @command(
     "create",
@@ -36,6 +37,7 @@ _MODES = ("global", "replicated-job", "global-job")
 )
 @click.argument("image", metavar="IMAGE")
 @click.argument("args", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--config", multiple=True, type=CONFIG, help="Configurations to expose to the service")
 @click.option("--container-label", multiple=True, metavar="KEY=VALUE", help="Container labels")
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set environment variables")
 @click.option("--env-file", multiple=True, metavar="FILE", help="Read in a file of environment variables")
@@ -44,11 +46,15 @@ _MODES = ("global", "replicated-job", "global-job")
 @click.option("--mode", default="replicated", show_default=True, help="Service mode")
 @click.option("--name", default="", help="Service name")
 @click.option("--network", multiple=True, metavar="NETWORK", help="Network attachments")
+@click.option("--secret", multiple=True, type=SECRET, help="Secrets to expose to the service")
 @shared_options
 @pass_client
 def create(client: Client, image: str, args: tuple[str, ...], **given: Any) -> None:
     """Create a new service."""
     spec = _spec(image, args, given)
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    change(client, container, "secret", (), given["secret"])
+    change(client, container, "config", (), given["config"])
     attached = [network_attachment(client, text) for text in given["network"]]
     if attached:
         spec["TaskTemplate"]["Networks"] = attached

@@ -7,6 +7,7 @@ import click
 from pyswarm.cli.base import command, pass_client, refused
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError
+from pyswarm.cli.file_options import CONFIG, SECRET, change
 from pyswarm.cli.output import emit
 from pyswarm.cli.progress import wait_converged
 from pyswarm.cli.service_options import (
@@ -22,10 +23,10 @@ from pyswarm.cli.service_options import (
 
 
 @refused(
-    *REFUSED, "config-add", "config-rm", "constraint-add", "constraint-rm", "dns-add", "dns-option-add",
+    *REFUSED, "constraint-add", "constraint-rm", "dns-add", "dns-option-add",
     "dns-option-rm", "dns-rm", "dns-search-add", "dns-search-rm", "generic-resource-add", "generic-resource-rm",
     "host-add", "host-rm", "mount-add", "mount-rm", "placement-pref-add", "placement-pref-rm", "publish-add",
-    "publish-rm", "secret-add", "secret-rm", "sysctl-add", "sysctl-rm", "ulimit-add", "ulimit-rm",
+    "publish-rm", "sysctl-add", "sysctl-rm", "ulimit-add", "ulimit-rm",
 )  # fmt: skip
 @command(
     "update",
@@ -34,6 +35,8 @@ from pyswarm.cli.service_options import (
 )
 @click.argument("service", metavar="SERVICE")
 @click.option("--args", type=SHELL_WORDS, help="Service command args")
+@click.option("--config-add", multiple=True, type=CONFIG, help="Add or update a config file on a service")
+@click.option("--config-rm", multiple=True, metavar="CONFIG", help="Remove a configuration file")
 @click.option("--container-label-add", multiple=True, metavar="KEY=VALUE", help="Add or update a container label")
 @click.option("--container-label-rm", multiple=True, metavar="KEY", help="Remove a container label by its key")
 @click.option("--env-add", multiple=True, metavar="NAME=VALUE", help="Add or update an environment variable")
@@ -47,6 +50,8 @@ from pyswarm.cli.service_options import (
 @click.option("--network-add", multiple=True, metavar="NETWORK", help="Add a network")
 @click.option("--network-rm", multiple=True, metavar="NETWORK", help="Remove a network")
 @click.option("--rollback", is_flag=True, help="Rollback to previous specification")
+@click.option("--secret-add", multiple=True, type=SECRET, help="Add or update a secret on a service")
+@click.option("--secret-rm", multiple=True, metavar="SECRET", help="Remove a secret")
 @shared_options
 @pass_client
 def update(client: Client, service: str, **given: Any) -> None:
@@ -85,6 +90,8 @@ def _apply(client: Client, spec: Spec, given: dict[str, Any]) -> None:
     if given["group_add"] or given["group_rm"]:
         groups = [g for g in container.get("Groups") or [] if g not in given["group_rm"]]
         container["Groups"] = groups + [g for g in given["group_add"] if g not in groups]
+    for kind in ("secret", "config"):
+        change(client, container, kind, given[f"{kind}_rm"], given[f"{kind}_add"])
     if given["network_add"] or given["network_rm"]:
         _change_networks(client, template, given)
 
