@@ -153,13 +153,13 @@ async def test_leaving_removes_files_whatever_uses_them(tmp_path: Path) -> None:
         assert b.folders.found == {}
 
 
-async def test_a_full_set_in_parts_counts_once_it_is_whole(tmp_path: Path) -> None:
+async def test_a_full_set_in_parts_counts_once_all_of_it_is_there(tmp_path: Path) -> None:
     secrets = [a_secret(f"s{n}", bytes([n])) for n in range(5)]
     task = a_task(NODE, **using(*((s, FileTarget(name=s.spec.name)) for s in secrets)))
     folders = FakeFolders()
     pki = Pki()
     async with FakeDispatcher(pki) as leader:
-        leader.part_size = 2
+        leader.part_size, leader.parts_to_lose = 2, 1
         identity = pki.identity("worker")
         task = msgspec.structs.replace(task, node_id=identity.node_id)
         leader.objects = {item.id: item for item in (*secrets, task)}
@@ -170,7 +170,8 @@ async def test_a_full_set_in_parts_counts_once_it_is_whole(tmp_path: Path) -> No
             assert {path: f.data for path, f in folders.found[task.id].items()} == {
                 f"secrets/s{n}": bytes([n]) for n in range(5)
             }
-            assert len(leader.sessions) == 1
+            assert leader.parts_to_lose == 0
+            assert S.REJECTED not in {status.state for status in leader.statuses[task.id]}
             second = a_task(identity.node_id, slot=2, **using((secrets[0], FileTarget(name="x"))))
             leader.assign(gone(secrets[0]), items=[second])
             await leader.until((second, S.REJECTED))

@@ -3,18 +3,20 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.cluster import Cluster, RunningTask
-from support.env import require_binary, require_root, wait_until
-from support.lab import Lab
+from support.env import wait_until
 
 pytestmark = pytest.mark.e2e
 
 MARKER = "hunter2-e2e-marker-c0ffee"
+#: Where a payload may stand, below the lab's folder.
+IN_THE_LOG = re.compile(r"h[123]/pyswarm/manager/raft/")
 #: Ends at once when asked to.
 IDLE = (
     "--stop-grace-period",
@@ -26,31 +28,20 @@ IDLE = (
 )
 
 
-@pytest.fixture(scope="module")
-def formed() -> Iterator[Cluster]:
-    """h1 is the manager, h2 and h3 are workers."""
-    require_root()
-    require_binary("docker", "dockerd", "etcd", "nft")
-    with Lab("sec") as lab:
-        lab.down()
-        lab.up(3)
-        cluster = Cluster(lab, hosts=3, managers=1)
-        cluster.form()
-        yield cluster
-
-
 @pytest.fixture
-def cluster(formed: Cluster) -> Iterator[Cluster]:
-    """The cluster, without services, secrets and configs afterwards, which leaves nothing in memory either."""
-    yield formed
-    for what in ("engine", "daemon"):
-        formed.lab.start("h2", what)
+def swarm(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, with h4 its only worker; without secrets and configs afterwards, also in memory."""
+    yield cluster
+    cluster.ask = "h1"
+    cluster.lab.start("h4", "engine")
+    cluster.lab.start("h4", "daemon")
+    wait_until(cluster.leader, 30, "a leader")
     for kind in ("services", "secrets", "configs"):
-        for obj in formed.get(f"/{kind}"):
-            formed.request("DELETE", f"/{kind}/{obj['ID']}")
-    for host in formed.hosts:
-        formed.lab.sh("h1", "pyswarm", "node", "update", "--availability", "active", host)
-    wait_until(lambda: not any(folders(formed, host) for host in formed.hosts), 40, "no secret left in memory")
+        for obj in cluster.get(f"/{kind}"):
+            cluster.request("DELETE", f"/{kind}/{obj['ID']}")
+    for host in cluster.hosts:
+        cluster.lab.sh("h1", "pyswarm", "node", "update", "--availability", "active", host)
+    wait_until(lambda: not any(folders(cluster, host) for host in cluster.hosts), 40, "no secret left in memory")
 
 
 def folders(cluster: Cluster, host: str) -> list[str]:
@@ -94,52 +85,52 @@ def piped(cluster: Cluster, client: str, kind: str, name: str, text: str) -> Non
 
 @pytest.mark.parametrize("client", ["pyswarm", "docker"])
 def test_a_secret_and_a_config_are_read_where_they_are_used_and_stand_nowhere_else(
-    cluster: Cluster, client: str
+    swarm: Cluster, client: str
 ) -> None:
-    piped(cluster, client, "secret", "tok", f"{MARKER}-{client}")
-    piped(cluster, client, "config", "conf", "x=1")
-    only_on(cluster, "h2")
+    piped(swarm, client, "secret", "tok", f"{MARKER}-{client}")
+    piped(swarm, client, "config", "conf", "x=1")
+    only_on(swarm, "h4")
     create(
-        cluster, client, "--name", "web", "--secret", "source=tok,target=t/tok,uid=1000,gid=50,mode=0400",
+        swarm, client, "--name", "web", "--secret", "source=tok,target=t/tok,uid=1000,gid=50,mode=0400",
         "--secret", "source=tok,target=/etc/app/tok", "--config", "conf", "--read-only",
     )  # fmt: skip
-    (task,) = cluster.wait_running("web", 1)
+    (task,) = swarm.wait_running("web", 1)
     shown = inside(
-        cluster, task, "stat -c '%a %u %g' /run/secrets/t/tok /etc/app/tok /conf; cat /run/secrets/t/tok /conf"
+        swarm, task, "stat -c '%a %u %g' /run/secrets/t/tok /etc/app/tok /conf; cat /run/secrets/t/tok /conf"
     )
     assert shown == f"400 1000 50\n444 0 0\n444 0 0\n{MARKER}-{client}x=1"
-    assert "Read-only" in inside(cluster, task, "(echo x > /run/secrets/t/tok) 2>&1")
-    assert len(folders(cluster, "h2")) == 1
-    assert folders(cluster, "h1") == folders(cluster, "h3") == []
+    assert "Read-only" in inside(swarm, task, "(echo x > /run/secrets/t/tok) 2>&1")
+    assert len(folders(swarm, "h4")) == 1
+    assert not any(folders(swarm, host) for host in swarm.managers)
 
-    cluster.lab.sh("h1", client, "service", "update", "-d", "--force", "web")
-    wait_until(lambda: cluster.running("web") and cluster.running("web")[0].id != task.id, 30, "a new task")
-    wait_until(lambda: len(folders(cluster, "h2")) == 1, 20, "the first task's files to go")
+    swarm.lab.sh("h1", client, "service", "update", "-d", "--force", "web")
+    wait_until(lambda: swarm.running("web") and swarm.running("web")[0].id != task.id, 30, "a new task")
+    wait_until(lambda: len(folders(swarm, "h4")) == 1, 20, "the first task's files to go")
     said = "".join(
-        cluster.lab.sh("h1", client, *line.split()).stdout
+        swarm.lab.sh("h1", client, *line.split()).stdout
         for line in ("secret inspect tok", "secret ls", "service inspect web", "service ps --no-trunc web")
     )
-    said += json.dumps([cluster.get(path) for path in ("/secrets", "/services", "/tasks", "/info")])
-    said += json.dumps(cluster.containers("h2"))
+    said += json.dumps([swarm.get(path) for path in ("/secrets", "/services", "/tasks", "/info")])
+    said += json.dumps(swarm.containers("h4"))
     assert MARKER not in said
-    where = on_disk(cluster, f"{MARKER}-{client}")
+    where = on_disk(swarm, f"{MARKER}-{client}")
     assert where, "the search finds what there is"
-    assert all(path.startswith("h1/pyswarm/manager/") for path in where), where
+    assert all(IN_THE_LOG.match(path) for path in where), where
 
-    cluster.lab.sh("h1", client, "service", "rm", "web")
-    wait_until(lambda: not folders(cluster, "h2"), 30, "its files to go")
-    where = on_disk(cluster, f"{MARKER}-{client}")
-    assert all(path.startswith("h1/pyswarm/manager/") for path in where), where
+    swarm.lab.sh("h1", client, "service", "rm", "web")
+    wait_until(lambda: not folders(swarm, "h4"), 30, "its files to go")
+    where = on_disk(swarm, f"{MARKER}-{client}")
+    assert all(IN_THE_LOG.match(path) for path in where), where
 
 
-def test_what_is_in_use_is_kept_and_rotated(cluster: Cluster) -> None:
-    lab = cluster.lab
-    piped(cluster, "pyswarm", "secret", "old", "one")
-    piped(cluster, "docker", "secret", "new", "two")
-    piped(cluster, "pyswarm", "config", "conf", "x")
-    create(cluster, "pyswarm", "--name", "web", "--secret", "source=old,target=pw", "--config", "conf")
-    create(cluster, "docker", "--name", "api", "--secret", "old")
-    (before,) = cluster.wait_running("web", 1)
+def test_what_is_in_use_is_kept_and_rotated(swarm: Cluster) -> None:
+    lab = swarm.lab
+    piped(swarm, "pyswarm", "secret", "old", "one")
+    piped(swarm, "docker", "secret", "new", "two")
+    piped(swarm, "pyswarm", "config", "conf", "x")
+    create(swarm, "pyswarm", "--name", "web", "--secret", "source=old,target=pw", "--config", "conf")
+    create(swarm, "docker", "--name", "api", "--secret", "old")
+    (before,) = swarm.wait_running("web", 1)
     for client in ("pyswarm", "docker"):
         done = lab.sh("h1", client, "secret", "rm", "old", check=False)
         assert done.returncode == 1
@@ -161,67 +152,67 @@ def test_what_is_in_use_is_kept_and_rotated(cluster: Cluster) -> None:
     )
 
     def rotated() -> list[RunningTask]:
-        tasks = cluster.running("web")
+        tasks = swarm.running("web")
         return tasks if len(tasks) == 1 and tasks[0].id != before.id else []
 
     (after,) = wait_until(rotated, 30, "the task with the new secret")
-    assert inside(cluster, after, "ls /run/secrets; cat /run/secrets/pw; echo; cat /conf") == "pw\ntwo\nx"
+    assert inside(swarm, after, "ls /run/secrets; cat /run/secrets/pw; echo; cat /conf") == "pw\ntwo\nx"
     lab.sh("h1", "pyswarm", "secret", "rm", "old")
     done = lab.sh("h1", "pyswarm", "service", "update", "-d", "--rollback", "web", check=False)
     assert (done.returncode, "secret not found: old" in done.stderr) == (1, True)
-    assert inside(cluster, after, "cat /run/secrets/pw") == "two"
+    assert inside(swarm, after, "cat /run/secrets/pw") == "two"
 
 
-def test_files_outlive_daemon_and_engine_and_come_again_with_the_next_task(cluster: Cluster) -> None:
-    lab = cluster.lab
-    piped(cluster, "pyswarm", "secret", "tok", MARKER)
-    only_on(cluster, "h2")
-    create(cluster, "pyswarm", "--name", "web", "--secret", "tok", "--restart-delay", "1s")
-    (first,) = cluster.wait_running("web", 1)
-    started = cluster.started_at("h2")
+def test_files_outlive_daemon_and_engine_and_come_again_with_the_next_task(swarm: Cluster) -> None:
+    lab = swarm.lab
+    piped(swarm, "pyswarm", "secret", "tok", MARKER)
+    only_on(swarm, "h4")
+    create(swarm, "pyswarm", "--name", "web", "--secret", "tok", "--restart-delay", "1s")
+    (first,) = swarm.wait_running("web", 1)
+    started = swarm.started_at("h4")
 
-    lab.kill("h2", "daemon")
-    assert inside(cluster, first, "cat /run/secrets/tok") == MARKER
-    lab.start("h2", "daemon")
-    lab.kill("h2", "engine")
-    lab.start("h2", "engine")
-    wait_until(lambda: cluster.node_state("h2") == "ready", 20, "h2 is ready")
-    wait_until(lambda: [t.id for t in cluster.running("web")] == [first.id], 20, "the same task")
-    assert inside(cluster, first, "cat /run/secrets/tok") == MARKER
-    assert cluster.started_at("h2") == started
-    (kept,) = folders(cluster, "h2")
+    lab.kill("h4", "daemon")
+    assert inside(swarm, first, "cat /run/secrets/tok") == MARKER
+    lab.start("h4", "daemon")
+    lab.kill("h4", "engine")
+    lab.start("h4", "engine")
+    wait_until(lambda: swarm.node_state("h4") == "ready", 20, "h2 is ready")
+    wait_until(lambda: [t.id for t in swarm.running("web")] == [first.id], 20, "the same task")
+    assert inside(swarm, first, "cat /run/secrets/tok") == MARKER
+    assert swarm.started_at("h4") == started
+    (kept,) = folders(swarm, "h4")
     assert kept.endswith(first.id)
 
     # Nobody is there to clean up after this one, and its task's secret must come back with the full set.
-    lab.kill("h2", "daemon")
-    lab.docker("h2", "kill", first.container)
-    lab.kill("h1", "manager")
-    lab.start("h2", "daemon")
+    lab.kill("h4", "daemon")
+    lab.docker("h4", "kill", first.container)
+    lab.kill(swarm.leader(), "manager")
+    lab.start("h4", "daemon")
 
     def replaced() -> list[RunningTask]:
         try:
-            tasks = cluster.running("web")
+            tasks = swarm.running("web")
         except (AssertionError, OSError):
             return []
         return tasks if len(tasks) == 1 and tasks[0].id != first.id else []
 
     (second,) = wait_until(replaced, 60, "a new task in its place")
-    assert inside(cluster, second, "cat /run/secrets/tok") == MARKER
-    wait_until(lambda: len(folders(cluster, "h2")) == 1, 30, "the files of the first to go")
-    assert folders(cluster, "h2")[0].endswith(second.id)
+    assert inside(swarm, second, "cat /run/secrets/tok") == MARKER
+    wait_until(lambda: len(folders(swarm, "h4")) == 1, 30, "the files of the first to go")
+    assert folders(swarm, "h4")[0].endswith(second.id)
     # A folder that an earlier daemon left is nobody's.
-    lab.kill("h2", "daemon")
+    lab.kill("h4", "daemon")
     left = Path(kept).parent / "left"
     left.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "left", str(left)], check=True)
-    lab.start("h2", "daemon")
+    lab.start("h4", "daemon")
     wait_until(lambda: not left.exists(), 40, "what was left over to go")
-    assert inside(cluster, second, "cat /run/secrets/tok") == MARKER
-    assert all(path.startswith("h1/pyswarm/manager/") for path in on_disk(cluster, MARKER))
+    assert inside(swarm, second, "cat /run/secrets/tok") == MARKER
+    assert all(IN_THE_LOG.match(path) for path in on_disk(swarm, MARKER))
 
 
-def test_payloads_of_all_sizes(cluster: Cluster, tmp_path: Path) -> None:
-    lab = cluster.lab
+def test_payloads_of_all_sizes(swarm: Cluster, tmp_path: Path) -> None:
+    lab = swarm.lab
     payload = tmp_path / "payload"
     limits = {"secret": 512_000, "config": 1_024_000}
     digests = {}
@@ -234,31 +225,52 @@ def test_payloads_of_all_sizes(cluster: Cluster, tmp_path: Path) -> None:
             payload.write_bytes(os.urandom(limit - 1))
             digests[kind, client] = hashlib.sha256(payload.read_bytes()).hexdigest()
             lab.sh("h1", client, kind, "create", f"large-{client}", str(payload))
-    assert len(cluster.get("/secrets")) == len(cluster.get("/configs")) == 2
+    assert len(swarm.get("/secrets")) == len(swarm.get("/configs")) == 2
     options = [f"--{kind}=source=large-{client},target=/large-{kind}-{client}" for kind, client in digests]
-    create(cluster, "pyswarm", "--name", "web", *options)
-    (task,) = cluster.wait_running("web", 1)
+    create(swarm, "pyswarm", "--name", "web", *options)
+    (task,) = swarm.wait_running("web", 1)
     for (kind, client), digest in digests.items():
-        assert inside(cluster, task, f"sha256sum < /large-{kind}-{client}").split()[0] == digest
+        assert inside(swarm, task, f"sha256sum < /large-{kind}-{client}").split()[0] == digest
     shown = json.loads(lab.sh("h1", "docker", "config", "inspect", "large-docker").stdout)[0]
     assert len(shown["Spec"]["Data"]) == 4 * 341_333
 
 
-def test_a_host_that_leaves_keeps_nothing(cluster: Cluster) -> None:
-    lab = cluster.lab
-    piped(cluster, "pyswarm", "secret", "tok", MARKER)
-    only_on(cluster, "h3")
-    create(cluster, "pyswarm", "--name", "web", "--secret", "tok")
-    cluster.wait_running("web", 1)
-    assert len(folders(cluster, "h3")) == 1
+def test_a_host_that_leaves_keeps_nothing(swarm: Cluster) -> None:
+    lab = swarm.lab
+    piped(swarm, "pyswarm", "secret", "tok", MARKER)
+    only_on(swarm, "h4")
+    create(swarm, "pyswarm", "--name", "web", "--secret", "tok")
+    swarm.wait_running("web", 1)
+    assert len(folders(swarm, "h4")) == 1
     token = lab.sh("h1", "pyswarm", "swarm", "join-token", "-q", "worker").stdout.strip()
     try:
-        lab.sh("h3", "pyswarm", "swarm", "leave")
-        assert folders(cluster, "h3") == []
-        assert not [path for path in on_disk(cluster, MARKER) if path.startswith("h3/")]
+        lab.sh("h4", "pyswarm", "swarm", "leave")
+        assert folders(swarm, "h4") == []
+        assert not [path for path in on_disk(swarm, MARKER) if path.startswith("h4/")]
     finally:
-        lab.sh("h1", "pyswarm", "node", "rm", "--force", "h3")
-        lab.sh("h3", "pyswarm", "swarm", "join", "--token", token, f"{lab.ip('h1')}:2377")
+        lab.sh("h1", "pyswarm", "node", "rm", "--force", "h4")
+        lab.sh("h4", "pyswarm", "swarm", "join", "--token", token, f"{lab.ip('h1')}:2377")
+
+
+def test_the_largest_payload_through_a_follower_survives_the_leader(swarm: Cluster, tmp_path: Path) -> None:
+    lab, leader = swarm.lab, swarm.leader()
+    follower, other = (host for host in swarm.managers if host != leader)
+    payload = tmp_path / "payload"
+    payload.write_bytes(os.urandom(1_023_999))
+    lab.sh(follower, "pyswarm", "config", "create", "conf", str(payload))
+    payload_secret = tmp_path / "secret"
+    payload_secret.write_bytes(os.urandom(511_999))
+    lab.sh(follower, "docker", "secret", "create", "tok", str(payload_secret))
+    lab.kill(leader, "manager")
+    swarm.ask = other
+    wait_until(lambda: swarm.leader() not in ("", leader), 20, "another leader")
+    lab.sh(
+        other, "pyswarm", "service", "create", "-d", "--name", "web", "--secret", "tok", "--config", "conf", *IDLE
+    )
+    (task,) = swarm.wait_running("web", 1)
+    for path, source in (("/conf", payload), ("/run/secrets/tok", payload_secret)):
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        assert inside(swarm, task, f"sha256sum < {path}").split()[0] == digest
 
 
 BAD = [
@@ -288,18 +300,18 @@ BAD = [
 ]
 
 
-def test_wrong_input_gets_one_clear_line_from_both_clients(cluster: Cluster) -> None:
-    piped(cluster, "pyswarm", "secret", "tok", MARKER)
-    piped(cluster, "pyswarm", "config", "conf", "x")
+def test_wrong_input_gets_one_clear_line_from_both_clients(swarm: Cluster) -> None:
+    piped(swarm, "pyswarm", "secret", "tok", MARKER)
+    piped(swarm, "pyswarm", "config", "conf", "x")
 
     def contents() -> list[object]:
-        return [cluster.get(f"/{kind}") for kind in ("services", "secrets", "configs")]
+        return [swarm.get(f"/{kind}") for kind in ("services", "secrets", "configs")]
 
     before = contents()
     for command, says in BAD:
         for client in ("pyswarm", "docker"):
             line = command.replace("service create", "service create -d --no-resolve-image")
-            done = cluster.lab.sh("h1", "sh", "-c", f"{client} {line}", check=False)
+            done = swarm.lab.sh("h1", "sh", "-c", f"{client} {line}", check=False)
             assert (done.returncode, says in done.stderr) == (1, True), (client, command, done.stderr)
             assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert contents() == before

@@ -53,6 +53,8 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         self.objects: dict[str, Item] = {}
         #: How many objects go into one message of a complete set.
         self.part_size = 1000
+        #: Complete sets of which the second message does not arrive.
+        self.parts_to_lose = 0
         self.sessions: list[str] = []
         self.descriptions: list[NodeDescription] = []
         self.heartbeats = 0
@@ -169,6 +171,9 @@ class FakeDispatcher(dispatcher_pb2_grpc.DispatcherServicer):
             first = self._sequence
             self._sequence += len(starts) - 1
             for number, start in enumerate(starts):
+                if number == 1 and self.parts_to_lose:
+                    self.parts_to_lose -= 1
+                    continue
                 yield pb.AssignmentsMessage(
                     type=pb.AssignmentsMessage.COMPLETE,
                     applies_to=first + number - 1 if number else 0,
