@@ -125,7 +125,7 @@ def outside(url: str) -> str:
     """Show and make a request from a client that is on no host of the cluster."""
     print(f"outside$ wget -qO- {url}", flush=True)
     done = subprocess.run(
-        ["nsenter", f"--net=/run/netns/{value('netns', 'sw')}", "busybox", "wget", "-T", "5", "-qO-", url],
+        ["nsenter", f"--net=/run/netns/{value('netns', 'sw')}", "timeout", "5", "busybox", "wget", "-qO-", url],
         text=True,
         capture_output=True,
         check=False,
