@@ -5,10 +5,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pyswarm.common.types import TaskStatus
+from pyswarm.common.types import TaskState, TaskStatus
 
 #: Long enough for a task's quick steps to become one report, short enough for nobody to notice.
 BATCH_WINDOW_S = 0.05
+#: That a task runs, or has ended, is what others wait for.
+URGENT_WINDOW_S = 0.01
 BATCH_SIZE = 500
 #: Well below what a manager takes in one message.
 BATCH_BYTES = 1024 * 1024
@@ -54,6 +56,12 @@ class StatusReports:
         while not self._pending:
             self._any.clear()
             await self._any.wait()
+
+    @property
+    def window_s(self) -> float:
+        """How long to gather before the next report."""
+        urgent = any(status.state.rank >= TaskState.RUNNING.rank for status in self._pending.values())
+        return URGENT_WINDOW_S if urgent else BATCH_WINDOW_S
 
     def batch(self, size: int = BATCH_SIZE) -> list[tuple[str, TaskStatus]]:
         """The oldest of what waits."""

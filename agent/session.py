@@ -14,7 +14,7 @@ import msgspec
 
 from pyswarm.agent.applied import AppliedMark
 from pyswarm.agent.metrics import AgentMetrics
-from pyswarm.agent.reports import BATCH_WINDOW_S, REFUSED_AGAIN_S, StatusReports
+from pyswarm.agent.reports import REFUSED_AGAIN_S, StatusReports
 from pyswarm.agent.worker import Assignment, Removal
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import (
@@ -288,7 +288,7 @@ class Session:
     async def _send_reports(self, stub: Any, session_id: str) -> None:
         while True:
             await self._reports.some()
-            await self._clock.sleep(BATCH_WINDOW_S)
+            await self._clock.sleep(self._reports.window_s)
             await self._report(stub, session_id, self._reports.batch())
 
     async def _tell_applied(self, stub: Any, session_id: str) -> None:

@@ -16,7 +16,10 @@ from pyswarm.overlay.registry.writer import RegistryWriter
 log = get_logger("overlaysync")
 
 #: Changes of one moment (a scaled service) become one write.
-DEBOUNCE_S = 0.03
+DEBOUNCE_S = 0.01
+#: Wait this many times as long as the last one took, so that changes in a stream take a third of a core at most.
+BUSY_FACTOR = 2.0
+MAX_PAUSE_S = 0.5
 RETRY_S = 0.5
 #: etcd takes seconds to be founded, or to elect; only what lasts longer may need a hand.
 WARN_AFTER_S = 10.0
@@ -57,6 +60,7 @@ class OverlaySync:
         self._ready: frozenset[tuple[str, str]] | None = None
         self._failing_since_s: float | None = None
         self._warned = False
+        self._last_sync_s = 0.0
 
     async def run(self) -> None:
         """Write the difference, then wait for the next change of the store."""
@@ -80,7 +84,7 @@ class OverlaySync:
                     await anext(changes)
             except TimeoutError:
                 self._writer.invalidate()
-            await self._clock.sleep(DEBOUNCE_S)
+            await self._clock.sleep(min(max(DEBOUNCE_S, BUSY_FACTOR * self._last_sync_s), MAX_PAUSE_S))
             watch.drain()
             await self._sync_until_done()
 
@@ -89,6 +93,7 @@ class OverlaySync:
             await self._clock.sleep(RETRY_S)
 
     async def _sync(self) -> bool:
+        began_s = self._clock.monotonic()
         view = self._store.view
         index, fence, state = view.index, self._fence(), overlay_state(view)
         ready = frozenset(key for key, endpoint in state.endpoints.items() if endpoint.ready)
@@ -109,6 +114,7 @@ class OverlaySync:
             return False
         if self._warned:
             log.info("etcd is written again")
+        self._last_sync_s = self._clock.monotonic() - began_s
         self._failing_since_s, self._warned = None, False
         self._ready = ready
         if result.marked:

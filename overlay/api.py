@@ -42,7 +42,7 @@ __all__ = [
 log = get_logger("overlay")
 
 RESYNC_S = 30.0
-_DEBOUNCE_S = 0.01
+_DEBOUNCE_S = 0.05
 _BUSY_FACTOR = 4.0  # wait this many times as long as a pass took, so that news in a stream takes a fifth of a core
 _MAX_PAUSE_S = 1.0
 _RETRY_FIRST_S = 0.5
@@ -120,7 +120,7 @@ class Overlay:
             on_failure=on_failure,
         )
         self._vips = VipService(registry, self._name_service.tables_loaded, on_failure)
-        self._named: OverlayState | None = None
+        self._news = asyncio.Event()
         self._executor: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._work = asyncio.Event()
@@ -138,6 +138,7 @@ class Overlay:
         self._monitor.start()
         self._tasks.spawn(self._run(), "reconcile")
         self._tasks.spawn(self._tick(), "resync")
+        self._tasks.spawn(self._find(), "find")
         await self._vips.start()
         await self._name_service.start()
 
@@ -157,6 +158,7 @@ class Overlay:
         self._state = state
         if state.mark is not None and state.mark.asked:
             self._untold.append(state.mark.fence)
+        self._news.set()
         self._wake()
 
     async def attach(self, network: LocalNetwork) -> None:
@@ -237,10 +239,7 @@ class Overlay:
             await self._clock.sleep(min(max(_DEBOUNCE_S, _BUSY_FACTOR * self._last_pass_s), _MAX_PAUSE_S))
             self._work.clear()
             async with self._lock:
-                state = self._state
                 outcome = await self._pass(list(self._attached.values()))
-            if state is not None:
-                await self._find(state)
             if not outcome.failures:
                 retry_s = _RETRY_FIRST_S
             elif not self._retrying:
@@ -249,13 +248,18 @@ class Overlay:
                 self._tasks.spawn(self._retry(retry_s), "retry")
                 retry_s = min(retry_s * 2, self._resync_s)
 
-    async def _find(self, state: OverlayState) -> None:
-        """Have containers find what is there now: a virtual IP leads somewhere before anybody is told of it."""
-        if state is not self._named:
-            await self._vips.apply(state)
-            self._name_service.update(state)
-            self._named = state
-            self._tell(state)
+    async def _find(self) -> None:
+        """Have containers find what is there now; a virtual IP leads somewhere before anybody is told of it.
+
+        Beside the forwarding entries, which a task has long before anybody is led to it.
+        """
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if (state := self._state) is not None:
+                await self._vips.apply(state)
+                self._name_service.update(state)
+                self._tell(state)
 
     def _tell(self, state: OverlayState) -> None:
         """Say that ``state`` is in force; a network that failed has no part in who is found."""

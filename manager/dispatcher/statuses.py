@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pyswarm.common.clock import Clock
 from pyswarm.common.errors import FailedPrecondition, InvalidArgument, PyswarmError
 from pyswarm.common.log import get_logger
-from pyswarm.common.types import Task, TaskStatus
+from pyswarm.common.types import Task, TaskState, TaskStatus
 from pyswarm.manager.dispatcher.batching import Batcher
 from pyswarm.manager.state import MAX_CHANGES, Store, Transaction
 
@@ -47,7 +47,7 @@ class StatusWriter:
             waiting = self._pending.get(task_id)
             if waiting is None or status.state.rank >= waiting.state.rank:
                 self._pending[task_id] = status
-            self._batcher.ring()
+            self._batcher.ring(urgent=status.state.rank >= TaskState.RUNNING.rank)
         if self._committed is None:
             self._committed = asyncio.get_running_loop().create_future()
         # Several reports wait for one commit; one caller that hangs up must not cancel it for the others.
