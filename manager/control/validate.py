@@ -6,6 +6,7 @@ Texts are Docker's where Docker has one. What this version does not do yet is re
 import re
 
 from pyswarm.common.errors import InvalidArgument, PermissionDenied
+from pyswarm.common.image import is_image_reference
 from pyswarm.common.types import (
     SECOND_NS,
     ClusterSpec,
@@ -35,18 +36,6 @@ MAX_REPLICAS = 100_000
 # The last is the engines' own bridge for the way out of every task's container.
 _PREDEFINED_NETWORKS = ("bridge", "host", "none", "default", "ingress", "docker_gwbridge")
 _MTU_OPTION = "com.docker.network.driver.mtu"
-
-# The grammar of image references, as the registry protocol's own library has it.
-_DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[(?:[a-fA-F0-9:]+)\])(?::[0-9]+)?"
-_PATH_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_REFERENCE = re.compile(
-    rf"(?:{_DOMAIN}/)?{_PATH_PART}(?:/{_PATH_PART})*"
-    r"(?::[\w][\w.-]{0,127})?"
-    r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
-    re.ASCII,
-)
-_MAX_REFERENCE_CHARS = 4096
 
 
 def unsupported(what: str, where: str = "") -> InvalidArgument:
@@ -103,7 +92,7 @@ def _check_aliases(aliases: tuple[str, ...]) -> None:
 def _check_container(spec: ContainerSpec) -> None:
     if not spec.image:
         raise InvalidArgument("ContainerSpec: image reference must be provided")
-    if len(spec.image) > _MAX_REFERENCE_CHARS or not _REFERENCE.fullmatch(spec.image):
+    if not is_image_reference(spec.image):
         raise InvalidArgument(f'ContainerSpec: "{spec.image[:200]}" is not a valid repository/tag')
     check_references(spec)
     for variable in spec.env:
