@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -140,8 +140,8 @@ def labels(given: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (text.partition("=") for text in given)}
 
 
-def environment(given: tuple[str, ...]) -> list[str]:
-    """``-e`` options; a name alone takes this process's value, or is left out when there is none."""
+def environment(given: tuple[str, ...], present: Mapping[str, str] = os.environ) -> list[str]:
+    """``-e`` options; a name alone takes its value of ``present``, or is left out when there is none."""
     variables = []
     for text in given:
         name, separator, _ = text.partition("=")
@@ -149,12 +149,12 @@ def environment(given: tuple[str, ...]) -> list[str]:
             raise UsageError(f'invalid argument "{text}" for "-e, --env" flag: invalid environment variable')
         if separator:
             variables.append(text)
-        elif name in os.environ:
-            variables.append(f"{name}={os.environ[name]}")
+        elif name in present:
+            variables.append(f"{name}={present[name]}")
     return variables
 
 
-def environment_files(paths: tuple[str, ...]) -> list[str]:
+def environment_files(paths: tuple[str, ...], present: Mapping[str, str] = os.environ) -> list[str]:
     """The variables of ``--env-file`` files: one per line, ``#`` starts a comment line."""
     variables: list[str] = []
     for path in paths:
@@ -170,7 +170,7 @@ def environment_files(paths: tuple[str, ...]) -> list[str]:
             name = text.partition("=")[0]
             if not name or any(c.isspace() for c in name):
                 raise CliError(f"poorly formatted environment: variable '{name}' contains whitespaces ({path})")
-            variables += environment((text,))
+            variables += environment((text,), present)
     return variables
 
 

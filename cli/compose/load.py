@@ -98,7 +98,7 @@ class _Objects:
                 if kind in ("secrets", "configs") and "external" not in obj and "driver" not in obj:
                     if "file" not in obj:
                         raise self._error(kind, name, "must have file or external")
-                    obj["file"] = str(self._folder / obj["file"])
+                    obj["file"] = os.path.normpath(self._folder / obj["file"])
 
     def _external(self, kind: str, name: str, obj: Config, name_since: int) -> None:
         external = obj.pop("external", {})
@@ -129,7 +129,7 @@ def _resolve_paths(service: Config, file: Value, name: str, folder: Path, enviro
     """Read the service's environment files and make its paths absolute, in place."""
     variables: dict[str, str | None] = {}
     paths = tuple(str(folder / path) for path in service.get("env_file", []))
-    for line in environment_files(paths):
+    for line in environment_files(paths, environment):
         key, _, value = line.partition("=")
         variables[key] = value
     variables.update(service.get("environment", {}))
