@@ -11,7 +11,7 @@ from pyswarm.cli.errors import UsageError, not_supported
 
 
 class Entry(NamedTuple):
-    """A command that is loaded when it runs: where it is, its one-line help, its other name."""
+    """A command that is loaded when it runs: where it is, its one-line help, its other names (in one text)."""
 
     module: str
     name: str
@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for name, entry in self._entries.items():
-            if cmd_name in (name, entry.alias) and cmd_name:
+            if cmd_name in (name, *entry.alias.split()):
                 command = getattr(importlib.import_module(f"pyswarm.cli.{entry.module}"), entry.name)
                 return command if isinstance(command, click.Command) else None
         return super().get_command(ctx, cmd_name)

@@ -58,6 +58,14 @@ _CONFIG = {
     "ls": Entry("files", "config_ls", "List configs", "list"),
     "rm": Entry("files", "config_rm", "Remove one or more configs", "remove"),
 }
+_STACK = {
+    "config": Entry("stack", "config", "Outputs the final config file, after doing merges and interpolations"),
+    "deploy": Entry("stack_deploy", "deploy", "Deploy a new stack or update an existing stack", "up"),
+    "ls": Entry("stack", "ls", "List stacks", "list"),
+    "ps": Entry("stack", "ps", "List the tasks in the stack"),
+    "rm": Entry("stack_rm", "rm", "Remove one or more stacks", "remove down"),
+    "services": Entry("stack", "services", "List the services in the stack"),
+}
 
 
 @click.group(
@@ -81,6 +89,7 @@ for _name, _text, _example, _entries in (
     ("node", "Manage swarm nodes", "ls", _NODE),
     ("secret", "Manage secrets", "create password ./password.txt", _SECRET),
     ("service", "Manage services", "create --name web --replicas 6 busybox:latest httpd -f", _SERVICE),
+    ("stack", "Manage Swarm stacks", "deploy -c stack.yml app", _STACK),
     ("swarm", "Manage the swarm", "init --advertise-addr 192.0.2.1", _SWARM),
 ):
     root.add_command(_group(_name, _text, _example, _entries))

@@ -56,10 +56,10 @@ class Display:
             print(escaped(text, keep="\n"), flush=True)
 
 
-def wait_converged(client: Client, service_id: str, quiet: bool = False) -> None:
+def wait_converged(client: Client, service_id: str, quiet: bool = False) -> bool:
     """Return once every wanted task of the current spec has run for the monitor period.
 
-    An interrupt leaves the service converging by itself and ends the wait, as docker does.
+    An interrupt leaves the service converging by itself and ends the wait, as docker does; False then.
     """
     display = Display(quiet)
     try:
@@ -67,6 +67,8 @@ def wait_converged(client: Client, service_id: str, quiet: bool = False) -> None
     except KeyboardInterrupt:
         display.say("Operation continuing in background.")
         display.say(f"Use `pyswarm service ps {service_id}` to check progress.")
+        return False
+    return True
 
 
 def _watch(client: Client, service_id: str, display: Display) -> None:

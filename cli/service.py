@@ -8,15 +8,12 @@ import click
 from pyswarm.cli.base import command, pass_client
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError, UsageError
-from pyswarm.cli.output import Row, each, emit, fail_with, list_rows, natural, parse_filters, truncated_id
+from pyswarm.cli.output import each, emit, fail_with, parse_filters
 from pyswarm.cli.output import inspect as print_inspected
 from pyswarm.cli.progress import wait_converged
-from pyswarm.cli.tasks import print_tasks, short_image
+from pyswarm.cli.services import list_services, print_services
+from pyswarm.cli.tasks import print_tasks
 from pyswarm.cli.units import go_duration, human_bytes, parse_uint
-
-_COLUMNS = {
-    "ID": "ID", "Name": "NAME", "Mode": "MODE", "Replicas": "REPLICAS", "Image": "IMAGE", "Ports": "PORTS",
-}  # fmt: skip
 
 
 @command("ls", "pyswarm service ls\npyswarm service ls --format '{{.Name}}: {{.Replicas}}'")
@@ -26,26 +23,7 @@ _COLUMNS = {
 @pass_client
 def ls(client: Client, filters: tuple[str, ...], form: str | None, quiet: bool) -> None:
     """List services."""
-    services = client.listed("services", parse_filters(filters), **({} if quiet else {"status": "true"}))
-    services.sort(key=lambda s: natural(s["Spec"]["Name"]))
-    if quiet:
-        for service in services:
-            emit(truncated_id(service["ID"]))
-        return
-    rows: list[Row] = []
-    for service in services:
-        spec, status = service["Spec"], service["ServiceStatus"]
-        rows.append(
-            {
-                "ID": truncated_id(service["ID"]),
-                "Name": spec["Name"],
-                "Mode": next(iter(spec["Mode"])).lower(),
-                "Replicas": f"{status['RunningTasks']}/{status['DesiredTasks']}",
-                "Image": short_image(spec["TaskTemplate"]["ContainerSpec"]["Image"]),
-                "Ports": "",
-            }
-        )
-    list_rows(rows, _COLUMNS, form, list(_COLUMNS))
+    print_services(list_services(client, parse_filters(filters), quiet), quiet, form)
 
 
 @command("ps", "pyswarm service ps web\npyswarm service ps --no-trunc --filter desired-state=running web")

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from pyswarm.cli.compose.merge import Config
 from pyswarm.cli.compose.references import DEFAULT_NETWORK
-from pyswarm.cli.compose.value import ComposeError, Value
+from pyswarm.cli.compose.value import ComposeError, Value, place
 from pyswarm.cli.errors import CliError
+from pyswarm.cli.stacks import NAMESPACE_LABEL, check_filled
 from pyswarm.cli.units import parse_cpus
 from pyswarm.common.image import is_image_reference
 
-NAMESPACE_LABEL = "com.docker.stack.namespace"
 IMAGE_LABEL = "com.docker.stack.image"
 MAX_SERVICE_NAME_CHARS = 63
 #: The networks that every engine has: nobody has another name on them.
@@ -25,18 +25,23 @@ Spec = dict[str, Any]
 
 
 class FileObject(NamedTuple):
-    """A secret or config to create: its spec without the data, which is that of the file at ``path``."""
+    """A secret or config, called ``key`` in the stack's files: its spec without the data, which is at ``path``."""
 
+    key: str
     spec: Spec
     path: str
 
 
 class Stack(NamedTuple):
-    """All that a stack consists of. Services refer to networks, secrets and configs by name."""
+    """All that a stack consists of. Services refer to networks, secrets and configs by name.
+
+    ``external_*`` must be there already: names of networks, kinds (``secret``, ``config``) and names of files.
+    """
 
     name: str
     networks: list[Spec]
     external_networks: list[str]
+    external_files: list[tuple[str, str]]
     secrets: list[FileObject]
     configs: list[FileObject]
     services: list[Spec]
@@ -58,31 +63,21 @@ def convert(name: str, config: Config, files: list[Value]) -> Stack:
     try:
         services = [_service(name, key, service, config) for key, service in config["services"].items()]
     except _Misfit as exc:
-        raise ComposeError(_place(files, exc.keys), ".".join(exc.keys), str(exc)) from exc
+        raise ComposeError(place(files, *exc.keys), ".".join(exc.keys), str(exc)) from exc
     return Stack(
         name=name,
         networks=[_network(name, key, networks.get(key, {})) for key in used if not _external(networks.get(key))],
         external_networks=[networks[key]["name"] for key in used if _external(networks.get(key))],
+        external_files=_external_files(config),
         secrets=_file_objects(name, config.get("secrets", {})),
         configs=_file_objects(name, config.get("configs", {})),
         services=services,
     )
 
 
-def _place(files: list[Value], keys: tuple[str, ...]) -> Value:
-    """Where the last of the files that have it says what is under ``keys``, or under as many of them as it can."""
-    for count in range(len(keys), 0, -1):
-        for file in reversed(files):
-            found: Value | None = file.get(*keys[:count])
-            if found is not None:
-                return found
-    return files[0]
-
-
 def check_name(name: str) -> None:
     """Raise CliError for a name that would not do as part of service names."""
-    if not name.strip(" \t\r\n\"'"):
-        raise CliError(f'invalid stack name: "{name}"')
+    check_filled(name)
     if not _SERVICE_NAME.fullmatch(name) or len(name) >= MAX_SERVICE_NAME_CHARS:
         raise CliError(
             f'invalid stack name: "{name}": letters, digits, - and _ are allowed, but not at either end, '
@@ -124,9 +119,24 @@ def _network(stack: str, key: str, network: Config) -> Spec:
     }
 
 
+def _external_files(config: Config) -> list[tuple[str, str]]:
+    """Those that services use."""
+    return sorted(
+        {
+            (kind.removesuffix("s"), config[kind][reference["source"]]["name"])
+            for kind in ("secrets", "configs")
+            for service in config["services"].values()
+            for reference in service.get(kind, [])
+            if "external" in config[kind][reference["source"]]
+        }
+    )
+
+
 def _file_objects(stack: str, objects: dict[str, Config]) -> list[FileObject]:
     return [
-        FileObject({"Name": _scoped(stack, key, obj), "Labels": _labelled(stack, obj.get("labels"))}, obj["file"])
+        FileObject(
+            key, {"Name": _scoped(stack, key, obj), "Labels": _labelled(stack, obj.get("labels"))}, obj["file"]
+        )
         for key, obj in sorted(objects.items())
         if "external" not in obj
     ]

@@ -38,3 +38,13 @@ class ComposeError(CliError):
 def member(path: str, key: str | int) -> str:
     """The dotted path of a member."""
     return f"{path}.{key}" if path else str(key)
+
+
+def place(files: list[Value], *keys: str) -> Value:
+    """Where the last of the files that have it says what is under ``keys``, or under as many of them as it can."""
+    for count in range(len(keys), 0, -1):
+        for file in reversed(files):
+            found: Value | None = file.get(*keys[:count])
+            if found is not None:
+                return found
+    return files[0]

@@ -156,7 +156,8 @@ configs: {conf: {file: c.txt, name: conf-v2, labels: [x=y]}, spare: {file: s.txt
     }
     assert made.networks[0]["Options"] == {"com.docker.network.driver.mtu": "1400"}
     assert made.external_networks == ["outside"]
-    assert [(s.spec["Name"], Path(s.path).name) for s in made.secrets] == [("app_token", "t.txt")]
+    assert made.external_files == [("secret", "the-key")]
+    assert [(s.key, s.spec["Name"], Path(s.path).name) for s in made.secrets] == [("token", "app_token", "t.txt")]
     assert made.secrets[0].spec["Labels"] == {"com.docker.stack.namespace": "app"}
     assert [c.spec["Name"] for c in made.configs] == ["conf-v2", "app_spare"], "docker makes unused ones too"
     assert made.configs[0].spec["Labels"] == {"x": "y", "com.docker.stack.namespace": "app"}
