@@ -11,6 +11,7 @@ from pyswarm.gateway import (
     routes_files,
     routes_networks,
     routes_nodes,
+    routes_prune,
     routes_services,
     routes_swarm,
     routes_system,
@@ -46,7 +47,15 @@ def make_app(backend: Backend) -> web.Application:
     app = web.Application(middlewares=[_errors], client_max_size=_MAX_BODY_BYTES)
     app[BACKEND] = backend
     app.on_response_prepare.append(_headers)
-    for routes in (routes_system, routes_swarm, routes_nodes, routes_services, routes_networks, routes_files):
+    for routes in (
+        routes_system,
+        routes_swarm,
+        routes_nodes,
+        routes_services,
+        routes_networks,
+        routes_prune,
+        routes_files,
+    ):
         for route in routes.ROUTES:
             app.router.add_route(route.method, route.path, route.handler)
             app.router.add_route(route.method, "/v{api_major:\\d+}.{api_minor:\\d+}" + route.path, route.handler)

@@ -54,11 +54,15 @@ class Engine:
         return session
 
     async def get_json(self, engine: str, path: str) -> Any:
-        """What ``GET path`` answers; raises Unavailable when the engine does not, else its own error."""
+        """What ``GET path`` answers."""
+        return await self.ask_json(engine, "GET", path)
+
+    async def ask_json(self, engine: str, method: str, path: str) -> Any:
+        """What a request without body answers; raises Unavailable when the engine does not, else its own error."""
         url = URL(f"http://engine{self._prefix}{path}", encoded=True)
         timeout = aiohttp.ClientTimeout(total=_ASK_TIMEOUT_S)
         try:
-            async with self._session(engine).get(url, timeout=timeout) as reply:
+            async with self._session(engine).request(method, url, timeout=timeout) as reply:
                 body = await reply.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             raise _no_answer(engine, exc) from exc

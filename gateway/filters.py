@@ -12,6 +12,7 @@ TASKS = frozenset({"_up-to-date", "desired-state", "id", "label", "name", "node"
 NODES = frozenset({"id", "label", "membership", "name", "node.label", "role"})
 FILES = frozenset({"id", "label", "name", "names"})
 NETWORKS = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
+NETWORKS_PRUNE = frozenset({"label", "label!", "until"})
 
 
 def parse(text: str | None, allowed: Collection[str]) -> dict[str, list[str]]:

@@ -275,6 +275,42 @@ async def test_networks_of_cluster_and_engine_show_once(swarm: Api) -> None:
     assert (await swarm("DELETE", "/networks/app")) == (204, None)
 
 
+async def test_pruning_takes_what_no_service_uses_and_leaves_the_engine_no_bridge_of_the_cluster(
+    swarm: Api,
+) -> None:
+    ids = {}
+    for name, labels in (("used", {}), ("idle", {"a": "b"}), ("other", {"a": "c"})):
+        body = {"Name": name, "Driver": "overlay", "Labels": labels}
+        ids[name] = (await swarm("POST", "/networks/create", body))[1]["Id"]
+    await swarm("POST", "/services/create", {**SPEC, "Networks": [{"Target": ids["used"]}]})
+    swarm.rig.engine.pruned = ["local"]
+
+    by_label = quote('{"label":{"a=b":true}}')
+    assert await swarm("POST", f"/networks/prune?filters={by_label}") == (
+        200,
+        {"NetworksDeleted": ["idle", "local"]},
+    )
+    by_time = quote('{"until":["24h"]}')
+    assert await swarm("POST", f"/networks/prune?filters={by_time}") == (200, {"NetworksDeleted": ["local"]})
+    assert await swarm("POST", "/v1.41/networks/prune") == (200, {"NetworksDeleted": ["other", "local"]})
+    swarm.rig.engine.pruned = []
+    assert await swarm("POST", "/networks/prune") == (200, {"NetworksDeleted": None})
+    assert "used" in [n["Name"] for n in (await swarm("GET", "/networks"))[1]]
+
+    assert swarm.rig.engine.prune_filters == [
+        {"label": ["a=b"], "label!": ["com.pyswarm.network.id"]},
+        {"until": ["24h"], "label!": ["com.pyswarm.network.id"]},
+        {"label!": ["com.pyswarm.network.id"]},
+        {"label!": ["com.pyswarm.network.id"]},
+    ]
+
+
+async def test_pruning_on_a_worker_is_of_its_host(api: Api) -> None:
+    api.rig.node.become("worker")
+    api.rig.engine.pruned = ["local"]
+    assert await api("POST", "/networks/prune") == (200, {"NetworksDeleted": ["local"]})
+
+
 async def test_a_worker_shows_the_network_behind_its_bridge(api: Api) -> None:
     api.rig.node.become("worker")
     labels = {"com.pyswarm.network.id": "n" * 25}

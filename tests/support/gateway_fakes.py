@@ -463,6 +463,8 @@ class FakeEngine:
             {"Name": "bridge", "Id": "b" * 64, "Driver": "bridge", "Scope": "local", "Labels": {}},
         ]
         self.seen: list[tuple[str, str, bytes]] = []
+        self.pruned: list[str] = []
+        self.prune_filters: list[dict[str, Any]] = []
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -470,6 +472,7 @@ class FakeEngine:
         app.router.add_get("/v1.41/info", self._info)
         app.router.add_get("/v1.41/networks", self._networks)
         app.router.add_get("/v1.41/networks/{ref}", self._network)
+        app.router.add_post("/v1.41/networks/prune", self._prune)
         app.router.add_get("/v1.41/distribution/{name:.*}", self._distribution)
         app.router.add_route("*", "/{tail:.*}", self._any)
         return app
@@ -503,6 +506,10 @@ class FakeEngine:
             if ref == network["Name"] or network["Id"].startswith(ref):
                 return _json(network)
         return _json({"message": f"network {ref} not found"}, status=404)
+
+    async def _prune(self, request: web.Request) -> web.Response:
+        self.prune_filters.append(json.loads(request.query["filters"]))
+        return _json({"NetworksDeleted": self.pruned or None})
 
     async def _distribution(self, _request: web.Request) -> web.Response:
         return _json({"message": "no registry here"}, status=500)
