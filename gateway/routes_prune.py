@@ -1,7 +1,7 @@
 """``/networks/prune``: what nobody uses, of this host and of the cluster.
 
-The engine sees a bridge without containers in what stands for a cluster network; only the cluster knows whether
-tasks are on their way to it, so those bridges are kept out of the engine's pruning.
+The engine sees bridges without containers in what stands for a cluster network and in the tasks' way out; only the
+cluster knows whether tasks are on their way to them, so those are kept out of the engine's pruning.
 """
 
 from typing import Any
@@ -16,6 +16,9 @@ from pyswarm.gateway import filters
 from pyswarm.gateway.backend import BACKEND, Backend, Route, json_response
 from pyswarm.gateway.ports import Control
 from pyswarm.gateway.routes_networks import NETWORK_ID_LABEL
+
+#: Of the bridges that the agent makes and removes.
+_AGENTS_LABELS = (NETWORK_ID_LABEL, "com.pyswarm.egress")
 
 
 async def networks(request: web.Request) -> web.Response:
@@ -32,7 +35,7 @@ async def networks(request: web.Request) -> web.Response:
 
 
 async def _of_host(backend: Backend, wanted: dict[str, list[str]]) -> list[str]:
-    kept_out = {**wanted, "label!": [*wanted.get("label!", []), NETWORK_ID_LABEL]}
+    kept_out = {**wanted, "label!": [*wanted.get("label!", []), *_AGENTS_LABELS]}
     query = quote(msgspec.json.encode(kept_out))
     info = await backend.node.info()
     answer: Any = await backend.engine.ask_json(info.engine, "POST", f"/networks/prune?filters={query}")

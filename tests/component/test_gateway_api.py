@@ -297,11 +297,12 @@ async def test_pruning_takes_what_no_service_uses_and_leaves_the_engine_no_bridg
     assert await swarm("POST", "/networks/prune") == (200, {"NetworksDeleted": None})
     assert "used" in [n["Name"] for n in (await swarm("GET", "/networks"))[1]]
 
+    ours = ["com.pyswarm.network.id", "com.pyswarm.egress"]
     assert swarm.rig.engine.prune_filters == [
-        {"label": ["a=b"], "label!": ["com.pyswarm.network.id"]},
-        {"until": ["24h"], "label!": ["com.pyswarm.network.id"]},
-        {"label!": ["com.pyswarm.network.id"]},
-        {"label!": ["com.pyswarm.network.id"]},
+        {"label": ["a=b"], "label!": ours},
+        {"until": ["24h"], "label!": ours},
+        {"label!": ours},
+        {"label!": ours},
     ]
 
 
