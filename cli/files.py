@@ -18,7 +18,7 @@ from pyswarm.cli.service_options import labels
 from pyswarm.cli.units import ago, parse_time
 
 #: Twice what is ever allowed: the daemon tells the limit, and a slip does not read a disk into memory.
-_MAX_READ_BYTES = 2 * 1000 * 1024
+MAX_READ_BYTES = 2 * 1000 * 1024
 
 
 def _content(path: str) -> bytes:
@@ -26,10 +26,10 @@ def _content(path: str) -> bytes:
     where = "STDIN" if path == "-" else path
     try:
         if path == "-":
-            data = sys.stdin.buffer.read(_MAX_READ_BYTES) if sys.stdin is not None else b""
+            data = sys.stdin.buffer.read(MAX_READ_BYTES) if sys.stdin is not None else b""
         else:
             with open(path, "rb") as file:
-                data = file.read(_MAX_READ_BYTES)
+                data = file.read(MAX_READ_BYTES)
     except (OSError, ValueError) as exc:
         raise CliError(f"cannot read from {where}: {getattr(exc, 'strerror', None) or exc}") from exc
     if not data:

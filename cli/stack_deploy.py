@@ -2,7 +2,6 @@
 
 import base64
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -11,6 +10,7 @@ import click
 from pyswarm.cli.base import command, pass_client
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError
+from pyswarm.cli.files import MAX_READ_BYTES
 from pyswarm.cli.output import emit, fail_with
 from pyswarm.cli.progress import wait_converged
 from pyswarm.cli.stacks import failed, listed, remove_services
@@ -83,11 +83,15 @@ def deploy(
 def _content(files: list[Any], kind: str, one: Any) -> str:
     from pyswarm.cli.compose.value import ComposeError, place
 
+    where = place(files, kind, one.key, "file")
     try:
-        return base64.b64encode(Path(one.path).read_bytes()).decode()
+        with open(one.path, "rb") as file:
+            data = file.read(MAX_READ_BYTES)
     except OSError as exc:
-        where = place(files, kind, one.key, "file")
         raise ComposeError(where, f"{kind}.{one.key}.file", f"cannot read {one.path}: {exc.strerror}") from exc
+    if not data:
+        raise ComposeError(where, f"{kind}.{one.key}.file", f"{one.path} is empty")
+    return base64.b64encode(data).decode()
 
 
 class _Deployment:

@@ -167,7 +167,7 @@ def _service(stack: str, key: str, service: Config, config: Config) -> Spec:
         },
         "Mode": {"Replicated": {"Replicas": deploy.get("replicas", 1)}},
         "EndpointSpec": {
-            "Mode": deploy.get("endpoint_mode", "vip").lower(),
+            "Mode": deploy.get("endpoint_mode", "").lower(),
             "Ports": _ports(service.get("ports", [])),
         },
     }

@@ -142,7 +142,9 @@ class FakeControl:
         return [
             s
             for s in self.services.values()
-            if _matches(filters, "id", s.id.startswith) and _matches(filters, "name", s.spec.name.startswith)
+            if _matches(filters, "id", s.id.startswith)
+            and _matches(filters, "name", s.spec.name.startswith)
+            and _labelled(filters, s.spec.labels)
         ]
 
     async def create_service(self, spec: Any) -> Service:
@@ -201,6 +203,7 @@ class FakeControl:
             updated_at=NOW,
             service_id=service.id,
             service_name=service.spec.name,
+            service_labels=service.spec.labels,
             slot=slot,
             spec=service.spec.task_template,
             networks=attachments,
@@ -216,7 +219,7 @@ class FakeControl:
         return self._find(self.networks, ref, "network", lambda n: n.spec.name)
 
     async def list_networks(self, filters: Any = None) -> list[Network]:
-        return list(self.networks.values())
+        return [n for n in self.networks.values() if _labelled(filters, n.spec.labels)]
 
     async def create_network(self, spec: Any) -> Network:
         if any(n.spec.name == spec.name for n in self.networks.values()):
@@ -277,6 +280,7 @@ class FakeControl:
             if _matches(filters, "service", (t.service_id, t.service_name).__contains__)
             and _matches(filters, "node", t.node_id.__eq__)
             and _matches(filters, "desired-state", t.desired_state.value.__eq__)
+            and _labelled(filters, t.service_labels)
             and (
                 not (filters or {}).get("_up-to-date") or t.spec == self.services[t.service_id].spec.task_template
             )
@@ -308,6 +312,7 @@ class FakeControl:
             if _matches(filters, "name", f.spec.name.startswith)
             and _matches(filters, "names", f.spec.name.__eq__)
             and _matches(filters, "id", f.id.startswith)
+            and _labelled(filters, f.spec.labels)
         ]
 
     def _drop_file(self, table: dict[str, Any], found: Any, kind: str) -> None:
@@ -374,6 +379,11 @@ class FakeControl:
 def _matches(filters: Any, name: str, test: Callable[[str], bool]) -> bool:
     values = (filters or {}).get(name)
     return not values or any(test(value) for value in values)
+
+
+def _labelled(filters: Any, labels: dict[str, str]) -> bool:
+    wanted = [text.partition("=") for text in (filters or {}).get("label", ())]
+    return all(key in labels and (not has_value or labels[key] == value) for key, has_value, value in wanted)
 
 
 class FakeNode:
@@ -497,8 +507,9 @@ class FakeEngine:
             {"ID": "X", "Name": "h1", "Containers": 3, "ServerVersion": "20.10.24", "Swarm": {"NodeID": "native"}}
         )
 
-    async def _networks(self, _request: web.Request) -> web.Response:
-        return _json(self.networks)
+    async def _networks(self, request: web.Request) -> web.Response:
+        filters = json.loads(request.query.get("filters", "{}"))
+        return _json([n for n in self.networks if _labelled(filters, n.get("Labels", {}))])
 
     async def _network(self, request: web.Request) -> web.Response:
         ref = request.match_info["ref"]

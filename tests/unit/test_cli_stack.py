@@ -196,6 +196,10 @@ def test_prune_removes_what_the_file_does_not_have_any_more(daemon: Daemon) -> N
         ("services: {web: {image: a, secrets: [s]}}\nsecrets: {s: {external: true}}\n", "secret not found: s"),
         ("services: {web: {image: a}}\nsecrets: {s: {file: none}}\n", "s.yml:2: secrets.s.file: cannot read "),
         (
+            "services: {web: {image: a}}\nconfigs:\n  c:\n    file: s.d\n",
+            "s.yml:4: configs.c.file: cannot read ",
+        ),
+        (
             "services: {web: {image: a, volumes: [a:/b]}}\nvolumes: {a: }\n",
             "s.yml:1: services.web.volumes: volumes is not",
         ),

@@ -175,7 +175,7 @@ def test_a_service_that_says_nothing() -> None:
             "Networks": [{"Target": "app_default", "Aliases": ["web"]}],
         },
         "Mode": {"Replicated": {"Replicas": 1}},
-        "EndpointSpec": {"Mode": "vip", "Ports": []},
+        "EndpointSpec": {"Mode": "", "Ports": []},
     }
     assert [n["Name"] for n in made.networks] == ["app_default"]
 
