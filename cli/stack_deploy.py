@@ -2,7 +2,7 @@
 
 import base64
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import click
@@ -15,6 +15,10 @@ from pyswarm.cli.output import emit, fail_with
 from pyswarm.cli.progress import wait_converged
 from pyswarm.cli.stacks import failed, listed, remove_services
 from pyswarm.common.text import escaped
+
+if TYPE_CHECKING:
+    from pyswarm.cli.compose.convert import FileObject
+    from pyswarm.cli.compose.value import Value
 
 
 class _File(NamedTuple):
@@ -73,14 +77,17 @@ def deploy(
     ]
     deployment = _Deployment(client, stack)
     deployment.check_external(wanted.external_networks, wanted.external_files)
+    missing = deployment.update_files(contents)
     if prune:
         deployment.prune({spec["Name"] for spec in wanted.services})
-    deployment.put(wanted.networks, contents, wanted.services)
+    deployment.create_networks(wanted.networks)
+    deployment.create_files(missing)
+    deployment.put_services(wanted.services)
     if detach is False:
         deployment.wait(quiet)
 
 
-def _content(files: list[Any], kind: str, one: Any) -> str:
+def _content(files: list["Value"], kind: str, one: "FileObject") -> str:
     from pyswarm.cli.compose.value import ComposeError, place
 
     where = place(files, kind, one.key, "file")
@@ -101,7 +108,7 @@ class _Deployment:
         self._client = client
         self._stack = stack
         # The first question, since it tells at once of a node that is no manager.
-        self._services = {service["Spec"]["Name"]: service for service in listed(client, "services", stack)}
+        self._services = self._listed_services()
         self._service_ids: list[str] = []
         self._file_ids: dict[tuple[str, str], str] = {}
 
@@ -125,19 +132,42 @@ class _Deployment:
                 raise CliError(f"{kind} not found: {name}")
             self._file_ids[kind, name] = found["ID"]
 
+    def update_files(self, files: list[_File]) -> list[_File]:
+        """Update the secrets and configs that are there, and return the others. This comes before any other
+        change, since the cluster refuses content that differs."""
+        return [file for file in files if not self._update_file(file)]
+
     def prune(self, wanted: set[str]) -> None:
         """Remove the stack's services that are not wanted any more."""
         gone = [service for name, service in self._services.items() if name not in wanted]
         fail_with(remove_services(self._client, gone))
 
-    def put(self, networks: list[dict[str, Any]], files: list[_File], services: list[dict[str, Any]]) -> None:
-        """Create what is missing and update what is there. Secrets and configs that are there come first: whether
-        they may stay as they are is what a deployment can fail for."""
-        missing = [file for file in files if not self._update_file(file)]
-        self._create_networks(networks)
-        for file in missing:
-            self._create_file(file)
-        for spec in services:
+    def create_networks(self, networks: list[dict[str, Any]]) -> None:
+        """Create those that the stack does not have."""
+        present = {network["Name"] for network in listed(self._client, "networks", self._stack)}
+        for spec in networks:
+            if spec["Name"] in present:
+                continue
+            emit(f"Creating network {spec['Name']}")
+            try:
+                self._client.post("/networks/create", spec)
+            except DaemonError as exc:
+                raise failed(f"failed to create network {spec['Name']}", exc) from exc
+
+    def create_files(self, files: list[_File]) -> None:
+        """Create secrets and configs."""
+        for kind, spec in files:
+            emit(f"Creating {kind} {spec['Name']}")
+            try:
+                self._file_ids[kind, spec["Name"]] = self._client.post(f"/{kind}s/create", spec)["ID"]
+            except DaemonError as exc:
+                raise failed(f"failed to create {kind} {spec['Name']}", exc) from exc
+
+    def put_services(self, specs: list[dict[str, Any]]) -> None:
+        """Create what is missing and update what is there, each with the version that was read."""
+        # Anew: the cluster itself may have written down meanwhile how an earlier update went.
+        self._services = self._listed_services()
+        for spec in specs:
             self._put_service(self._with_file_ids(spec))
 
     def wait(self, quiet: bool) -> None:
@@ -151,6 +181,9 @@ class _Deployment:
                 errors.append(f"{service_id}: {exc}")
         fail_with(errors)
 
+    def _listed_services(self) -> dict[str, Any]:
+        return {service["Spec"]["Name"]: service for service in listed(self._client, "services", self._stack)}
+
     def _found(self, kind: str, name: str) -> Any:
         """The object of exactly this name, or None."""
         try:
@@ -161,17 +194,6 @@ class _Deployment:
             raise
         # A unique prefix of an id is found too.
         return found if name in (found.get("Name"), found.get("Spec", {}).get("Name")) else None
-
-    def _create_networks(self, networks: list[dict[str, Any]]) -> None:
-        present = {network["Name"] for network in listed(self._client, "networks", self._stack)}
-        for spec in networks:
-            if spec["Name"] in present:
-                continue
-            emit(f"Creating network {spec['Name']}")
-            try:
-                self._client.post("/networks/create", spec)
-            except DaemonError as exc:
-                raise failed(f"failed to create network {spec['Name']}", exc) from exc
 
     def _update_file(self, file: _File) -> bool:
         """Update a secret or config, which is refused if its content differs; False if it is not there."""
@@ -186,14 +208,6 @@ class _Deployment:
             raise failed(f"failed to update {file.kind} {name}", exc) from exc
         self._file_ids[file.kind, name] = found["ID"]
         return True
-
-    def _create_file(self, file: _File) -> None:
-        name = file.spec["Name"]
-        emit(f"Creating {file.kind} {name}")
-        try:
-            self._file_ids[file.kind, name] = self._client.post(f"/{file.kind}s/create", file.spec)["ID"]
-        except DaemonError as exc:
-            raise failed(f"failed to create {file.kind} {name}", exc) from exc
 
     def _with_file_ids(self, spec: dict[str, Any]) -> dict[str, Any]:
         template = spec["TaskTemplate"]
