@@ -276,7 +276,7 @@ async def test_networks_of_cluster_and_engine_show_once(swarm: Api) -> None:
 
 
 async def test_pruning_takes_what_no_service_uses_and_leaves_the_engine_no_bridge_of_the_cluster(
-    swarm: Api,
+    swarm: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = {}
     for name, labels in (("used", {}), ("idle", {"a": "b"}), ("other", {"a": "c"})):
@@ -284,6 +284,15 @@ async def test_pruning_takes_what_no_service_uses_and_leaves_the_engine_no_bridg
         ids[name] = (await swarm("POST", "/networks/create", body))[1]["Id"]
     await swarm("POST", "/services/create", {**SPEC, "Networks": [{"Target": ids["used"]}]})
     swarm.rig.engine.pruned = ["local"]
+    asked = []
+    remove = swarm.rig.control.remove_network
+
+    async def spy(ref: str) -> None:
+        asked.append(ref)
+        await remove(ref)
+
+    # The manager waits for tasks that are stopping; it is not asked in vain.
+    monkeypatch.setattr(swarm.rig.control, "remove_network", spy)
 
     by_label = quote('{"label":{"a=b":true}}')
     assert await swarm("POST", f"/networks/prune?filters={by_label}") == (
@@ -296,6 +305,7 @@ async def test_pruning_takes_what_no_service_uses_and_leaves_the_engine_no_bridg
     swarm.rig.engine.pruned = []
     assert await swarm("POST", "/networks/prune") == (200, {"NetworksDeleted": None})
     assert "used" in [n["Name"] for n in (await swarm("GET", "/networks"))[1]]
+    assert asked == [ids["idle"], ids["other"]]
 
     ours = ["com.pyswarm.network.id", "com.pyswarm.egress"]
     assert swarm.rig.engine.prune_filters == [
