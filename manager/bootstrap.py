@@ -5,8 +5,12 @@ from pathlib import Path
 import msgspec
 
 from pyswarm.common.errors import FailedPrecondition
+from pyswarm.common.ids import new_id
 from pyswarm.common.log import get_logger
-from pyswarm.common.types import Cluster, Node
+from pyswarm.common.types import Cluster, Network, Node
+from pyswarm.manager.allocator.ingress import INGRESS
+from pyswarm.manager.allocator.meshindex import free_mesh_index
+from pyswarm.manager.allocator.subnets import allocate_network, keeps_first_subnet
 from pyswarm.manager.state import Store, Transaction
 
 log = get_logger("bootstrap")
@@ -37,10 +41,15 @@ async def store_bootstrap(store: Store, path: Path) -> None:
     if bootstrap is None:
         return
 
+    ingress_id = new_id()
+
     def create(tx: Transaction) -> None:
         if tx.view.cluster is None:
             tx.create(bootstrap.cluster)
-            tx.create(bootstrap.node)
+            tx.create(msgspec.structs.replace(bootstrap.node, mesh_index=free_mesh_index(tx.view)))
+            if keeps_first_subnet(bootstrap.cluster):
+                # There from the beginning, as in Docker; elsewhere it waits until a service needs it.
+                tx.create(allocate_network(tx.view, Network(id=ingress_id, spec=INGRESS)))
 
     await store.update(create, reason="swarm init")
     path.unlink(missing_ok=True)

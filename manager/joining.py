@@ -33,6 +33,7 @@ from pyswarm.common.types import (
     NodeSpec,
     NodeStatus,
 )
+from pyswarm.manager.allocator.meshindex import free_mesh_index
 from pyswarm.manager.ca import sign_node_certificate
 from pyswarm.manager.dispatcher.underlay import check_underlay_addr
 from pyswarm.manager.state import Store, Transaction
@@ -155,7 +156,7 @@ class JoinServer:
         )
 
         def add(tx: Transaction) -> None:
-            tx.create(node)
+            tx.create(msgspec.structs.replace(node, mesh_index=free_mesh_index(tx.view)))
 
         await self._store.update(add, reason="node joins")
         managers = tuple(

@@ -56,7 +56,7 @@ def _service(service: Service) -> ServiceEntry:
             for p in service.endpoint.ports
             if p.publish_mode == "ingress"
         ),
-        mesh_network_id=attached[0].target if attached else "",
+        mesh_network_id=service.endpoint.mesh_network_id,
     )
 
 

@@ -160,6 +160,13 @@ class Endpoint(Object, frozen=True):
 
     ports: tuple[PortConfig, ...] = ()
     virtual_ips: tuple[VirtualIP, ...] = ()
+    #: The network on which its ingress ports reach the tasks; empty without such ports.
+    mesh_network_id: str = ""
+
+    @property
+    def published(self) -> tuple[tuple[PortConfig, ...], str]:
+        """How tasks made now are published: their ports, and the network for those of mode ``ingress``."""
+        return self.ports, self.mesh_network_id
 
 
 class ServiceSpec(Object, frozen=True):

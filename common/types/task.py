@@ -55,6 +55,8 @@ class TaskStatus(Object, frozen=True):
     message: str = ""
     err: str = ""
     container_status: ContainerStatus | None = None
+    #: The ports its host lends it: those of mode ``host``, with the number the engine gave.
+    port_status: tuple[PortConfig, ...] = ()
 
 
 class TaskNetwork(Object, frozen=True):
@@ -83,8 +85,21 @@ class Task(Object, frozen=True):
     networks: tuple[TaskNetwork, ...] = ()
     #: The service's published ports when the task was made.
     ports: tuple[PortConfig, ...] = ()
+    #: The network on which those of mode ``ingress`` reach it; empty without such ports.
+    mesh_network_id: str = ""
     reason: str = ""
     stop_reason: str = ""
+
+    @property
+    def published(self) -> tuple[tuple[PortConfig, ...], str]:
+        """As ``Endpoint.published`` of its service when it was made."""
+        return self.ports, self.mesh_network_id
+
+    @property
+    def network_ids(self) -> tuple[str, ...]:
+        """The networks it joins: those of its spec, in order, and the one it is published on."""
+        targets = [attachment.target for attachment in self.spec.networks]
+        return tuple(dict.fromkeys([*targets, self.mesh_network_id] if self.mesh_network_id else targets))
 
     @property
     def name(self) -> str:

@@ -21,7 +21,7 @@ from pyswarm.manager.state.tables import AddressKey, held_addresses, virtual_add
 
 __all__ = [
     "AddressPlanner", "Allocation", "NetworkAllocation", "allocate_network", "check_subnet", "choose_allocation",
-    "needs_allocation", "targets_of",
+    "needs_allocation",
 ]  # fmt: skip
 
 
@@ -33,18 +33,13 @@ class Allocation(msgspec.Struct, frozen=True):
     err: str = ""
 
 
-def targets_of(task: Task) -> tuple[str, ...]:
-    """The networks a task joins, by id."""
-    return tuple(dict.fromkeys(attachment.target for attachment in task.spec.networks))
-
-
 def needs_allocation(task: Task) -> bool:
     """It waits for the allocator: it is new, or there was no address for it so far."""
     if task.desired_state.rank > TaskState.RUNNING.rank:
         return False
     if task.status.state is TaskState.NEW:
         return True
-    return task.status.state is TaskState.PENDING and len(task.networks) < len(targets_of(task))
+    return task.status.state is TaskState.PENDING and len(task.networks) < len(task.network_ids)
 
 
 class AddressPlanner:
@@ -119,7 +114,7 @@ class AddressPlanner:
         return bool(self._new)
 
     def _allocate(self, task: Task) -> Allocation | None:
-        targets = targets_of(task)
+        targets = task.network_ids
         for target in targets:
             pool = self._pools.get(target)
             if pool is None or pool.full:

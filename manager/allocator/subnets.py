@@ -7,11 +7,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from pyswarm.common.errors import FailedPrecondition, InvalidArgument
-from pyswarm.common.types import IPAMConfig, Network, NetworkSpec
+from pyswarm.common.types import Cluster, IPAMConfig, Network, NetworkSpec
 from pyswarm.manager.state.invariants import network_of
 from pyswarm.manager.state.view import View
 
-#: 4096 is left to the ingress network, as in Docker.
+#: Left to the ingress network, as in Docker.
+INGRESS_VNI: Final = 4096
 FIRST_VNI: Final = 4097
 LAST_VNI: Final = (1 << 24) - 1
 MTU_OPTION: Final = "com.docker.network.driver.mtu"
@@ -55,9 +56,9 @@ def choose_allocation(view: View, spec: NetworkSpec) -> NetworkAllocation:
     elif config.gateway or config.ip_range:
         raise InvalidArgument("a gateway or an address range needs a subnet")
     else:
-        subnet = _free_subnet(view)
+        subnet = _free_subnet(view, ingress=spec.ingress)
     gateway = config.gateway or str(subnet.network_address + 1)
-    return NetworkAllocation(str(subnet), gateway, _free_vni(view))
+    return NetworkAllocation(str(subnet), gateway, INGRESS_VNI if spec.ingress else _free_vni(view))
 
 
 def check_subnet(view: View, config: IPAMConfig) -> IPv4Network:
@@ -118,23 +119,33 @@ def _free_vni(view: View) -> int:
     raise FailedPrecondition("no VNI is left: the cluster has as many networks as it can")
 
 
-def _free_subnet(view: View) -> IPv4Network:
-    """The first free subnet of the address pools. The very first is left to the ingress network, as in Docker."""
-    cluster = view.cluster
-    pools = cluster.default_addr_pool if cluster is not None else ("10.0.0.0/8",)
-    prefix = cluster.subnet_size if cluster is not None else 24
+def keeps_first_subnet(cluster: Cluster | None) -> bool:
+    """Whether the very first subnet of the pools is left to the ingress network, as in Docker: not where it is the
+    only one of its pool."""
+    pools, prefix = _pools(cluster)
+    return IPv4Network(pools[0]).prefixlen < prefix
+
+
+def _pools(cluster: Cluster | None) -> tuple[tuple[str, ...], int]:
+    """The address pools, and the prefix length of the subnets taken from them."""
+    return (("10.0.0.0/8",), 24) if cluster is None else (cluster.default_addr_pool, cluster.subnet_size)
+
+
+def _free_subnet(view: View, *, ingress: bool) -> IPv4Network:
+    """The first free subnet of the address pools; the very first only for the ingress network."""
+    pools, prefix = _pools(view.cluster)
     taken = [network_of(n.subnet) for n in view.networks.values() if n.subnet]
     for node in view.nodes.values():
         taken += [network_of(str(addr)) for addr in _addresses_of(node.underlay_addr, node.status.addr)]
     spans = sorted((int(net.network_address), int(net.broadcast_address)) for net in taken)
-    first = True
+    skip_first = keeps_first_subnet(view.cluster) and not ingress
     for text in pools:
         pool = IPv4Network(text)
         size = 1 << (32 - max(prefix, pool.prefixlen))
         start = int(pool.network_address)
-        if first and pool.prefixlen < prefix:
+        if skip_first:
             start += size
-        first = False
+        skip_first = False
         found = _first_gap(start, int(pool.broadcast_address), size, spans)
         if found is not None:
             return IPv4Network((found, max(prefix, pool.prefixlen)))

@@ -42,6 +42,7 @@ from pyswarm.common.types import (
     timestamp,
 )
 from pyswarm.manager.allocator.endpoints import allocate_endpoint
+from pyswarm.manager.allocator.ingress import ensure_ingress, ingress_network
 from pyswarm.manager.allocator.plan import allocate_network
 from pyswarm.manager.control import filters, validate
 from pyswarm.manager.control.file_actions import require_files
@@ -126,7 +127,7 @@ class Actions:
             services = self._store.view.services
             spec = replace(spec, name=new_service_name(lambda name: services.by_name(name) is not None))
         validate.check_service(spec)
-        service_id = new_id()
+        service_id, ingress_id = new_id(), new_id()
 
         def build(tx: Transaction) -> Service:
             if tx.view.services.by_name(spec.name) is not None:
@@ -134,6 +135,7 @@ class Actions:
                     "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
                     f"service {spec.name} already exists"
                 )
+            ensure_ingress(tx, spec, ingress_id)
             service = allocate_endpoint(tx.view, Service(id=service_id, spec=_stored_spec(tx.view, spec)))
             tx.create(service)
             return service
@@ -166,12 +168,15 @@ class Actions:
     async def _change_service(
         self, ref: str, version: int, change: Callable[[View, Service], ServiceSpec]
     ) -> Service:
+        ingress_id = new_id()
+
         def build(tx: Transaction) -> Service:
             service = tx.view.services.find(ref)
             _require_version(service, version)
+            spec = change(tx.view, service)
+            ensure_ingress(tx, spec, ingress_id)
             changed = allocate_endpoint(
-                tx.view,
-                replace(service, spec=change(tx.view, service), previous_spec=service.spec, update_status=None),
+                tx.view, replace(service, spec=spec, previous_spec=service.spec, update_status=None)
             )
             tx.update(changed)
             return changed
@@ -195,6 +200,8 @@ class Actions:
         def build(tx: Transaction) -> Network:
             if tx.view.networks.by_name(spec.name) is not None:
                 raise AlreadyExists(f"network with name {spec.name} already exists")
+            if spec.ingress and (present := ingress_network(tx.view)) is not None:
+                raise AlreadyExists(f"ingress network ({present.id}) is already present")
             network = allocate_network(tx.view, Network(id=network_id, spec=spec))
             tx.create(network)
             return network
@@ -334,6 +341,10 @@ def _stored_spec(view: View, spec: ServiceSpec) -> ServiceSpec:
     targets: dict[str, NetworkAttachmentConfig] = {}
     for attachment in spec.task_template.networks:
         network = view.networks.find(attachment.target)
+        if network.spec.ingress:
+            raise InvalidArgument(
+                f'Service cannot be explicitly attached to the ingress network "{network.spec.name}"'
+            )
         if network.id in targets:
             raise InvalidArgument(f"network {network.spec.name} is given more than once")
         targets[network.id] = replace(attachment, target=network.id)
@@ -348,7 +359,8 @@ def _require_unused(view: View, network: Network) -> None:
     users = [
         service.spec.name
         for service in view.services.values()
-        if any(a.target == network.id for a in service.spec.task_template.networks)
+        if service.endpoint.mesh_network_id == network.id
+        or any(a.target == network.id for a in service.spec.task_template.networks)
     ]
     if users:
         noun = "service" if len(users) == 1 else "services"

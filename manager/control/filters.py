@@ -125,7 +125,11 @@ def _up_to_date(view: View, values: Sequence[str]) -> _Predicate[Task]:
 
     def passes(task: Task) -> bool:
         service = view.services.get(task.service_id)
-        return service is not None and task.spec == service.spec.task_template
+        return (
+            service is not None
+            and task.published == service.endpoint.published
+            and (task.spec == service.spec.task_template)
+        )
 
     return passes
 

@@ -21,6 +21,7 @@ from pyswarm.common.types import (
     UpdateConfig,
 )
 from pyswarm.manager.control.file_checks import check_references
+from pyswarm.manager.control.port_checks import check_ports
 
 # Docker's ^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$, written so that a long wrong name takes no exponential time.
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9](?:[-_a-zA-Z0-9]*[a-zA-Z0-9])?")
@@ -160,8 +161,7 @@ def _check_update_config(config: UpdateConfig) -> None:
 
 
 def _check_endpoint(spec: EndpointSpec) -> None:
-    if spec.ports:
-        raise unsupported("EndpointSpec.Ports is")
+    check_ports(spec.ports, spec.mode)
     if spec.mode not in ("", "vip", "dnsrr"):
         raise InvalidArgument(f"unrecognized endpoint mode {spec.mode}")
 
@@ -170,13 +170,15 @@ def check_network(spec: NetworkSpec) -> None:
     """A network's spec but for its subnet, which the allocator checks as it takes it."""
     if not spec.name:
         raise InvalidArgument("meta: name must be provided")
-    if spec.name in _PREDEFINED_NETWORKS:
+    if spec.name in _PREDEFINED_NETWORKS and not (spec.ingress and spec.name == "ingress"):
         raise PermissionDenied(f"operation is not permitted on predefined {spec.name} network")
     if len(spec.name) > MAX_NAME_CHARS or not _NETWORK_NAME.fullmatch(spec.name):
         raise InvalidArgument(
             f'invalid network name "{spec.name[:200]}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, '
             f"{MAX_NAME_CHARS} characters at most"
         )
+    if spec.ingress and (spec.attachable or spec.internal):
+        raise InvalidArgument("the ingress network is neither attachable nor internal")
     _check_labels(spec.labels)
     if spec.driver != "overlay":
         raise unsupported(f'the network driver "{spec.driver}" is')

@@ -30,6 +30,7 @@ from pyswarm.common.types import (
     TaskStatus,
     timestamp,
 )
+from pyswarm.manager.allocator.meshindex import free_mesh_index
 from pyswarm.manager.dispatcher.assignments import needed_files, relevant
 from pyswarm.manager.dispatcher.liveness import (
     HUNG_UP_MESSAGE,
@@ -166,6 +167,8 @@ class Dispatcher:
                 description=described,
                 status=NodeStatus(state=NodeState.READY, addr=addr),
                 underlay_addr=underlay_addr or node.underlay_addr or addr,
+                # One that was stored by an earlier release has none yet.
+                mesh_index=node.mesh_index or free_mesh_index(tx.view),
             )
             if changed != node:
                 tx.update(changed)

@@ -10,7 +10,15 @@ from msgspec.structs import replace
 
 from pyswarm.common.errors import InvalidArgument
 from pyswarm.common.text import is_hostname, one_line
-from pyswarm.common.types import ContainerStatus, NodeDescription, Object, Platform, TaskState, TaskStatus
+from pyswarm.common.types import (
+    ContainerStatus,
+    NodeDescription,
+    Object,
+    Platform,
+    PortConfig,
+    TaskState,
+    TaskStatus,
+)
 from pyswarm.manager.dispatcher.assignments import Change
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 
@@ -26,9 +34,14 @@ MAX_LABEL_CHARS = 1024
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 #: Beside the object: kind, id, and the message's own fields.
 _CHANGE_OVERHEAD_BYTES = 64
+#: Of more than so many an agent leaves out the highest; more do not fit into a description.
+MAX_LISTENING = 4096
+MAX_PORT_STATUS = 1024
+MAX_PORT = 65_535
 #: Clocks of hosts differ a little, and a node may have been on its own for months; the rest is a wrong clock.
 MAX_AHEAD = timedelta(minutes=1)
 MAX_BEHIND = timedelta(days=366)
+_LISTENING = re.compile(r"(tcp|udp)/([1-9][0-9]{0,4})", re.ASCII)
 _CONTAINER_ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")
 _MAX_INT32 = 2**32
 
@@ -64,7 +77,19 @@ def decode_description(data: bytes) -> NodeDescription:
             labels=_labels(given.engine.labels),
         ),
         engine_error=one_line(given.engine_error, MAX_TEXT_CHARS),
+        listening=_listening(given.listening),
     )
+
+
+def _listening(ports: tuple[str, ...]) -> tuple[str, ...]:
+    """They stand in the way of publishing, so each must be a port, once."""
+    if len(ports) > MAX_LISTENING:
+        raise InvalidArgument(f"the node listens on {len(ports)} ports, at most {MAX_LISTENING} are reported")
+    for text in ports:
+        match = _LISTENING.fullmatch(text)
+        if match is None or not 1 <= int(match[2]) <= MAX_PORT:
+            raise InvalidArgument(f'the node listens on "{one_line(text, 32)}", which is no port')
+    return tuple(dict.fromkeys(ports))
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:
@@ -80,6 +105,7 @@ def decode_status(data: bytes, now: datetime) -> TaskStatus:
         raise InvalidArgument(f"an agent cannot observe the state {given.state.value}")
     if given.container_status is not None:
         _check_container(given.container_status)
+    _check_port_status(given.port_status)
     return replace(
         given,
         timestamp=_plausible(given.timestamp, now),
@@ -93,6 +119,15 @@ def _check_container(status: ContainerStatus) -> None:
         raise InvalidArgument("the status names no valid container")
     if not (0 <= status.pid < _MAX_INT32 and -_MAX_INT32 < status.exit_code < _MAX_INT32):
         raise InvalidArgument("the status has an impossible process id or exit code")
+
+
+def _check_port_status(ports: tuple[PortConfig, ...]) -> None:
+    if len(ports) > MAX_PORT_STATUS:
+        raise InvalidArgument(f"the status has {len(ports)} ports, at most {MAX_PORT_STATUS} are allowed")
+    for port in ports:
+        words = port.protocol in ("tcp", "udp") and port.publish_mode == "host" and not port.name
+        if not (words and 1 <= port.target_port <= MAX_PORT and 1 <= port.published_port <= MAX_PORT):
+            raise InvalidArgument("the status has an impossible port")
 
 
 def _plausible(given: datetime, now: datetime) -> datetime:

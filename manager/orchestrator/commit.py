@@ -98,5 +98,6 @@ def _new_task(tx: Transaction, service: Service, action: CreateTask) -> Task:
         status=TaskStatus(timestamp=tx.now, state=TaskState.NEW, message="created"),
         desired_state=action.desired,
         ports=service.endpoint.ports,
+        mesh_network_id=service.endpoint.mesh_network_id,
         reason=action.reason,
     )

@@ -45,8 +45,10 @@ class Situation:
         self.wake_at_s = at_s if self.wake_at_s is None else min(self.wake_at_s, at_s)
 
     def is_clean(self, task: Task) -> bool:
-        """Made from the present spec. The store lets tasks share their service's spec, so mostly it is the same
-        object."""
+        """Made from the present spec and published alike. The store lets tasks share their service's spec, so
+        mostly it is the same object."""
+        if task.published != self.service.endpoint.published:
+            return False
         return task.spec is self.template or task.spec == self.template
 
     def lost_because(self, task: Task) -> str:

@@ -79,7 +79,7 @@ def plan_update(now: Situation, slots: Sequence[Slot]) -> UpdateStatus | None:
     busy = sum(1 for slot in slots if _in_progress(now, slot, started_s, config))
     capacity = (config.parallelism or len(dirty) + busy) - busy
     for slot in sorted(dirty, key=lambda s: (s.is_running, s.number))[: max(capacity, 0)]:
-        _replace(slot, config)
+        _replace(slot, start_first=config.order == "start-first" and not _needs_host_port(now))
     if started is not None:
         return started
     if not dirty and not busy and _has_held(now, slots, started_s, config):
@@ -92,11 +92,16 @@ def plan_update(now: Situation, slots: Sequence[Slot]) -> UpdateStatus | None:
     return None
 
 
-def _replace(slot: Slot, config: UpdateConfig) -> None:
+def _needs_host_port(now: Situation) -> bool:
+    """A new task could wait for ever for the host port that the old one has: it cannot come first."""
+    return any(p.publish_mode == "host" and p.published_port for p in now.service.endpoint.ports)
+
+
+def _replace(slot: Slot, *, start_first: bool) -> None:
     """Stop what is there and make a new task; or, start-first, let one that runs go on until the new one does.
     One only: an update overtaken by the next leaves a task half-way up as well."""
     running = [task for task in slot.wanted if task.status.state is TaskState.RUNNING]
-    kept = running[:1] if config.order == "start-first" else []
+    kept = running[:1] if start_first else []
     for task in list(slot.wanted):
         if task not in kept:
             slot.stop(task, act.UPDATE)

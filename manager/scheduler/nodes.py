@@ -10,6 +10,11 @@ FAILURES_TO_AVOID = 5
 FAILURE_MEMORY_S = 300.0
 
 
+def host_ports(task: Task) -> list[tuple[str, int]]:
+    """The ports of its host, as (protocol, number), that a task must have for itself."""
+    return [(p.protocol, p.published_port) for p in task.ports if p.publish_mode == "host" and p.published_port]
+
+
 class NodeLoad:
     """A node, what is free on it, and how many tasks are to run there."""
 
@@ -17,6 +22,8 @@ class NodeLoad:
         self.node = node
         self.tasks = 0
         self.by_service: Counter[str] = Counter()
+        #: How many tasks publish each (protocol, port) in mode ``host``, those that still stop included.
+        self.host_ports: Counter[tuple[str, int]] = Counter()
         self._reserved_cpus = 0
         self._reserved_memory_bytes = 0
         self._failures: dict[str, deque[float]] = {}
@@ -47,6 +54,8 @@ class NodeLoad:
             reserved = task.spec.resources.reservations
             self._reserved_cpus += sign * reserved.nano_cpus
             self._reserved_memory_bytes += sign * reserved.memory_bytes
+            for key in host_ports(task):
+                self.host_ports[key] += sign
             if task.desired_state.rank <= TaskState.COMPLETE.rank:
                 self.tasks += sign
                 self.by_service[task.service_id] += sign

@@ -28,23 +28,23 @@ def is_waiting(task: Task) -> bool:
         task.status.state is TaskState.PENDING
         and not task.node_id
         and task.desired_state.rank <= TaskState.RUNNING.rank
-        and len(task.networks) >= len({attachment.target for attachment in task.spec.networks})
+        and len(task.networks) >= len(task.network_ids)
     )
 
 
 def plan_placements(waiting: Iterable[Task], cluster: ClusterLoad, now_s: float) -> Iterator[Placement]:
     """Place what can be placed, counting it in ``cluster`` at once; yields only what changes something."""
-    groups: dict[tuple[str, int], list[Task]] = {}
+    groups: dict[tuple[object, ...], list[Task]] = {}
     for task in waiting:
         # The store lets tasks share their spec object; where it did not, a group is merely smaller.
-        groups.setdefault((task.service_id, id(task.spec)), []).append(task)
+        groups.setdefault((task.service_id, id(task.spec), task.ports), []).append(task)
     for tasks in groups.values():
         yield from _place_group(tasks, cluster, now_s)
 
 
 def _place_group(tasks: list[Task], cluster: ClusterLoad, now_s: float) -> Iterator[Placement]:
     service_id = tasks[0].service_id
-    pipeline = Pipeline(tasks[0].spec)
+    pipeline = Pipeline(tasks[0])
     heap = [(_order(load, service_id, now_s), load) for load in cluster.loads.values() if pipeline.check(load)]
     heapq.heapify(heap)
     for task in tasks:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Network, ip_address, ip_interface
 
-from pyswarm.common.types import Config, Network, Secret, Service, Task, TaskState
+from pyswarm.common.types import Config, Network, Node, Secret, Service, Task, TaskState
 from pyswarm.manager.state.entry import Outcome, Stored, kind_of
+from pyswarm.manager.state.mesh import mesh_index_clash, mesh_problems, port_clash
 from pyswarm.manager.state.naming import has_unique_name, name_of, taken_message
 from pyswarm.manager.state.references import missing_files, users_of
 from pyswarm.manager.state.tables import AddressKey, held_addresses, virtual_addresses
@@ -15,8 +16,8 @@ from pyswarm.manager.state.view import LiveView, View
 def clash_of(view: LiveView, obj: Stored) -> Outcome | None:
     """Why ``obj`` cannot be stored beside the others; None when it can.
 
-    A taken name is the caller's error. Two proposers that chose the same address, subnet or VNI at the same moment
-    is nobody's: the second is told of a conflict, and chooses again.
+    A taken name is the caller's error. Two proposers that chose the same address, subnet, VNI or port at the same
+    moment is nobody's: the second is told of a conflict, and chooses again.
     """
     if has_unique_name(obj) and any(
         holder.id != obj.id for holder in view.tables[kind_of(obj)].named(name_of(obj))
@@ -25,14 +26,23 @@ def clash_of(view: LiveView, obj: Stored) -> Outcome | None:
     if isinstance(obj, Task):
         return _address_clash(view, obj.id, held_addresses(obj))
     if isinstance(obj, Service):
-        for use in missing_files(view, obj.spec):
-            return Outcome("conflict", message=f"{use.kind} {use.id} is gone")
-        return _address_clash(view, obj.id, virtual_addresses(obj))
+        return _service_clash(view, obj)
     if isinstance(obj, Network):
         current = view.networks.get(obj.id)
         if current is None or (current.subnet, current.vni) != (obj.subnet, obj.vni):
             return _network_clash(view, obj)
+    elif isinstance(obj, Node):
+        return mesh_index_clash(view, obj)
     return None
+
+
+def _service_clash(view: LiveView, service: Service) -> Outcome | None:
+    for use in missing_files(view, service.spec):
+        return Outcome("conflict", message=f"{use.kind} {use.id} is gone")
+    before = view.services.get(service.id)
+    if before is not None and before.endpoint == service.endpoint:
+        return None
+    return _address_clash(view, service.id, virtual_addresses(service)) or port_clash(view, service)
 
 
 def removal_clash_of(view: LiveView, obj: Stored) -> Outcome | None:
@@ -93,6 +103,7 @@ def problems_of(view: LiveView) -> Iterator[str]:
     for service in view.services.values():
         for use in missing_files(view, service.spec):
             yield f"service {service.spec.name} names {use.kind} {use.id}, which is not there"
+    yield from mesh_problems(view)
     yield from _address_problems(view)
 
 

@@ -6,6 +6,9 @@ and every new field needs a default, because hosts of two versions read the same
 
 import msgspec
 
+MAX_MESH_INDEX = 4094
+"""Hosts are numbered from 1 in the routing mesh; the number has twelve bits in packets' marks."""
+
 
 class NodeEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host of the cluster and the address at which its VXLAN port is reached."""

@@ -27,6 +27,7 @@ from pyswarm.common.errors import (
 from pyswarm.common.ids import new_id
 from pyswarm.common.types import (
     ContainerSpec,
+    EndpointSpec,
     IPAMConfig,
     Network,
     NetworkAttachmentConfig,
@@ -35,6 +36,7 @@ from pyswarm.common.types import (
     NodeAvailability,
     NodeState,
     NodeStatus,
+    PortConfig,
     ReplicatedMode,
     ServiceMode,
     ServiceSpec,
@@ -443,3 +445,75 @@ async def test_networks_are_found_by_any_part_of_the_name(cluster: TestCluster) 
     assert await names(label=["k=app"], driver=["overlay"], scope=["swarm"], type=["custom"]) == ["app"]
     assert await names(driver=["bridge"]) == []
     assert await eventually(lambda: names(type=["custom"]), "both") == ["app", "myapp"]
+
+
+def published(name: str, *ports: PortConfig, networks: tuple[str, ...] = ()) -> ServiceSpec:
+    return service_spec(name, *networks, endpoint_spec=EndpointSpec(ports=ports))
+
+
+def port(published_port: int, **fields: Any) -> PortConfig:
+    return PortConfig(target_port=80, published_port=published_port, **fields)
+
+
+async def test_the_ingress_network_comes_with_the_first_service_and_stays_while_used(cluster: TestCluster) -> None:
+    client = cluster.client()
+    await client.create_service(service_spec("plain"))
+    assert await client.list_networks() == []
+    web = await client.create_service(published("web", port(8080)))
+    (ingress,) = await client.list_networks()
+    assert (ingress.spec.name, ingress.spec.ingress, ingress.subnet, ingress.vni) == (
+        "ingress", True, "10.0.0.0/24", 4096,
+    )  # fmt: skip
+    assert web.endpoint.mesh_network_id == ingress.id
+    assert web.spec.task_template.networks == ()
+    with pytest.raises(InvalidArgument, match='cannot be explicitly attached to the ingress network "ingress"'):
+        await client.create_service(service_spec("b", "ingress"))
+    with pytest.raises(AlreadyExists, match=f"ingress network \\({ingress.id}\\) is already present"):
+        await client.create_network(NetworkSpec(name="mine", ingress=True))
+    with pytest.raises(InUse, match="network ingress is in use by service web"):
+        await client.remove_network("ingress")
+    await client.remove_service("web")
+    await client.remove_network("ingress")
+    custom = NetworkSpec(name="mine", ingress=True, ipam=(IPAMConfig(subnet="172.21.0.0/24"),))
+    mine = await client.create_network(custom)
+    again = await client.create_service(published("web", port(8080)))
+    assert again.endpoint.mesh_network_id == mine.id
+
+
+async def test_ports_follow_updates_and_roll_backs(cluster: TestCluster) -> None:
+    client = cluster.client()
+    app = await client.create_network(NetworkSpec(name="app"))
+    web = await client.create_service(published("web", port(8080), networks=("app",)))
+    assert (web.endpoint.ports, web.endpoint.mesh_network_id) == ((port(8080),), app.id)
+    bare = await client.update_service("web", web.version.index, published("web", networks=("app",)))
+    assert (bare.endpoint.ports, bare.endpoint.mesh_network_id) == ((), "")
+    other = await client.create_service(published("other", port(8080)))
+    with pytest.raises(InvalidArgument, match=f"already in use by service 'other' \\({other.id}\\)"):
+        await client.update_service("web", bare.version.index, rollback=True)
+    assert (await client.get_service("web")).version == bare.version, "a refused roll-back changes nothing"
+    await client.remove_service("other")
+    back = await client.update_service("web", bare.version.index, rollback=True)
+    assert back.endpoint == web.endpoint
+
+
+async def test_of_two_services_created_at_once_with_one_port_one_is_refused(cluster: TestCluster) -> None:
+    client = cluster.client()
+    await client.create_service(published("first", port(80)))  # the ingress network is there from here on
+    outcomes = await asyncio.gather(
+        *(client.create_service(published(f"s{number}", port(8080))) for number in range(8)),
+        return_exceptions=True,
+    )
+    refused = [outcome for outcome in outcomes if isinstance(outcome, InvalidArgument)]
+    assert len(refused) == 7, outcomes
+    assert all("port '8080' is already in use by service" in str(error) for error in refused)
+
+
+async def test_tasks_published_otherwise_are_not_up_to_date(cluster: TestCluster) -> None:
+    client = cluster.client()
+    service = await client.create_service(published("web", port(8080)))
+    fields: dict[str, Any] = {"service_id": service.id, "spec": service.spec.task_template}
+    network_id = service.endpoint.mesh_network_id
+    new = Task(id=new_id(), slot=1, ports=service.endpoint.ports, mesh_network_id=network_id, **fields)
+    await put_task(cluster, new)
+    await put_task(cluster, Task(id=new_id(), slot=2, **fields))
+    assert [t.id for t in await client.list_tasks({"_up-to-date": ["true"]})] == [new.id]

@@ -191,6 +191,7 @@ async def test_a_session_makes_the_node_ready_and_says_where_everything_is(
     assert (stored.status.state, stored.status.addr) == (NodeState.READY, "192.0.2.1")
     assert stored.underlay_addr == agent.addr
     assert stored.description.hostname == "w1"
+    assert stored.mesh_index == 1, "a node of an earlier release is given a number"
 
 
 async def test_the_session_message_is_sent_again_when_it_changes(cluster: TestCluster, agent: Agent) -> None:

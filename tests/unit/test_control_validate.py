@@ -14,6 +14,7 @@ from pyswarm.common.types import (
     NetworkSpec,
     NodeRole,
     NodeSpec,
+    PortConfig,
     ReplicatedMode,
     ResourceRequirements,
     Resources,
@@ -53,6 +54,14 @@ def update(**values: Any) -> ServiceSpec:
     return replace(GOOD, update_config=UpdateConfig(**values))
 
 
+def ports(*ports: PortConfig, mode: str = "") -> ServiceSpec:
+    return replace(GOOD, endpoint_spec=EndpointSpec(mode=mode, ports=ports))
+
+
+def port(published: int = 8080, target: int = 80, **fields: Any) -> PortConfig:
+    return PortConfig(published_port=published, target_port=target, **fields)
+
+
 def replicas(number: int) -> ServiceSpec:
     return replace(GOOD, mode=ServiceMode(replicated=ReplicatedMode(replicas=number)))
 
@@ -68,6 +77,8 @@ def test_good_services_pass() -> None:
         reserve(memory_bytes=4 * MIB, nano_cpus=1_000_000),
         update(parallelism=0, max_failure_ratio=1.0, order="start-first", failure_action="continue"),
         replace(GOOD, endpoint_spec=EndpointSpec(mode="vip")),
+        ports(port(1), port(65_535, 65_535), port(8080), port(8080, protocol="udp"), port(0), port(0)),
+        ports(port(8080, publish_mode="host"), port(8081, publish_mode="host"), mode="vip"),
         container(env=("A=1", "B=", "INHERITED"), stop_grace_period_ns=0),
     ):
         validate.check_service(spec)
@@ -248,3 +259,50 @@ def test_templates_are_refused_by_name(fields: dict[str, Any], where: str) -> No
         f"templates such as {{{{.Node.Hostname}}}} are not supported by this version of pyswarm: {where}"
     )
     validate.check_service(container(env=("H={x}",), args=("{{x}}",)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (ports(port(-1)), "invalid published port -1: it must be from 1 to 65535, or 0 for any"),
+        (ports(port(65_536)), "invalid published port 65536: it must be from 1 to 65535, or 0 for any"),
+        (ports(port(80, 0)), "invalid target port 0: it must be from 1 to 65535"),
+        (ports(port(80, 65_536)), "invalid target port 65536: it must be from 1 to 65535"),
+        (ports(port(80, -1)), "invalid target port -1: it must be from 1 to 65535"),
+        (ports(port(protocol="icmp")), "invalid protocol value 'icmp': must be 'tcp' or 'udp'"),
+        (
+            ports(port(protocol="sctp")),
+            "publishing ports of protocol sctp is not supported by this version of pyswarm: tcp and udp are",
+        ),
+        (
+            ports(port(publish_mode="any")),
+            "invalid publish mode value (any): must be either 'ingress' or 'host'",
+        ),
+        (ports(port(), port(8080, 81)), "EndpointSpec: duplicate published ports provided: 8080/tcp"),
+        (
+            ports(port(publish_mode="host"), port(8080, 81, publish_mode="host")),
+            "EndpointSpec: duplicate published ports provided: 8080/tcp",
+        ),
+        (
+            ports(port(), mode="dnsrr"),
+            "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+        ),
+        (
+            ports(*(port(number) for number in range(1, 1002))),
+            "EndpointSpec: 1001 ports are given, at most 1000 are allowed",
+        ),
+    ],
+)
+def test_bad_ports_are_refused_in_one_line(spec: ServiceSpec, text: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        validate.check_service(spec)
+    assert str(caught.value) == text
+
+
+def test_the_ingress_network_is_made_by_its_name_only_as_such() -> None:
+    validate.check_network(NetworkSpec(name="ingress", ingress=True))
+    validate.check_network(NetworkSpec(name="mine", ingress=True))
+    with pytest.raises(PyswarmError, match="predefined ingress network"):
+        validate.check_network(NetworkSpec(name="ingress"))
+    with pytest.raises(InvalidArgument, match="neither attachable nor internal"):
+        validate.check_network(NetworkSpec(name="mine", ingress=True, attachable=True))

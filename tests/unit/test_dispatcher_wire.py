@@ -16,6 +16,7 @@ from pyswarm.common.types import (
     NodeDescription,
     NodeState,
     NodeStatus,
+    PortConfig,
     Resources,
     TaskState,
     TaskStatus,
@@ -129,3 +130,43 @@ def test_nobody_takes_the_address_of_another_node() -> None:
     check(NodeState.DOWN, peer="10.0.0.1")
     check(NodeState.DOWN, peer="", stored="10.0.0.1")
     check(NodeState.UNKNOWN, peer="")
+
+
+@pytest.mark.parametrize(
+    "ports",
+    [
+        ("tcp/0",),
+        ("tcp/65536",),
+        ("sctp/80",),
+        ("tcp/22\n",),
+        ("22",),
+        ("tcp/",),
+        ("tcp/²",),
+        tuple(["tcp/1"] * 4097),
+    ],
+)
+def test_what_is_no_port_stands_in_nobody_s_way(ports: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        described(listening=ports)
+    assert str(caught.value).isprintable()
+
+
+def test_as_many_ports_as_are_allowed_fit_into_a_description() -> None:
+    ports = tuple(f"tcp/{number}" for number in range(61_440, 61_440 + wire.MAX_LISTENING))
+    assert described(listening=ports).listening == ports
+    assert described(listening=("tcp/22", "udp/53", "tcp/22")).listening == ("tcp/22", "udp/53")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"protocol": "sctp"}, {"publish_mode": "ingress"}, {"name": "x"}, {"target_port": 0},
+        {"published_port": 0}, {"published_port": 65_536},
+    ],
+)  # fmt: skip
+def test_a_port_that_no_host_lends_is_refused(fields: dict[str, Any]) -> None:
+    good = PortConfig(target_port=80, published_port=8080, publish_mode="host")
+    assert decoded(replace(RUNNING, port_status=(good,))).port_status == (good,)
+    for bad in ((good, replace(good, **fields)), (good,) * 1025):
+        with pytest.raises(InvalidArgument):
+            decoded(replace(RUNNING, port_status=bad))

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from pyswarm.common.types import (
     SECOND_NS,
     ContainerSpec,
+    Endpoint,
     Node,
     NodeAvailability,
     NodeSpec,
     NodeState,
     NodeStatus,
+    PortConfig,
     ReplicatedMode,
     RestartPolicy,
     Service,
@@ -496,3 +498,27 @@ def test_whatever_happens_it_converges_and_never_runs_too_many(
     assert len({t.slot for t in alive}) == wanted.replicas
     status = world.service.update_status
     assert status is None or status.state == "completed"
+
+
+def test_a_task_that_is_published_otherwise_is_replaced() -> None:
+    port = PortConfig(target_port=80, published_port=8080)
+    endpoint = Endpoint(ports=(port,), mesh_network_id="ing")
+    service = replace(make_service(2), endpoint=endpoint)
+    fields = {"ports": endpoint.ports, "mesh_network_id": "ing"}
+    clean = [make_task(service, n, **fields) for n in (1, 2)]
+    assert plan(service, clean) == Plan(())
+    for other in ({**fields, "ports": ()}, {**fields, "mesh_network_id": "app"}):
+        dirty = [clean[0], make_task(service, 2, **other)]
+        assert ("change", "t2", "shutdown", "update") in summary(plan(service, dirty))
+
+
+def test_a_host_port_is_let_go_before_the_next_task_takes_it() -> None:
+    port = PortConfig(target_port=80, published_port=8080, publish_mode="host")
+    first = make_service(1, "a", UpdateConfig(order="start-first"))
+    service = make_service(1, "b", UpdateConfig(order="start-first"))
+    for published, stops in ((port, True), (replace(port, published_port=0), False)):
+        endpoint = Endpoint(ports=(published,))
+        task = make_task(first, 1, ports=(published,))
+        done = summary(plan(replace(service, endpoint=endpoint), [task]))
+        assert (("change", "t1", "shutdown", "update") in done) is stops
+        assert any(step[0] == "create" for step in done)

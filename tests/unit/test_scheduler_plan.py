@@ -5,6 +5,7 @@ from collections import Counter
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pyswarm.common.types import (
     NetworkAttachmentConfig,
@@ -14,6 +15,7 @@ from pyswarm.common.types import (
     NodeSpec,
     NodeState,
     NodeStatus,
+    PortConfig,
     ResourceRequirements,
     Resources,
     Task,
@@ -175,3 +177,22 @@ def test_nothing_is_overbooked_and_equal_nodes_stay_even(
         for counts in spread.values():
             all_counts = [counts[n.id] for n in nodes]
             assert max(all_counts) - min(all_counts) <= 1
+
+
+def test_a_host_port_is_had_by_one_task_of_each_node() -> None:
+    port = PortConfig(target_port=80, published_port=8080, publish_mode="host")
+    busy = replace(node("n1"), description=NodeDescription(listening=("tcp/8080",)))
+    cluster = ClusterLoad([busy, node("n2"), node("n3"), node("n4")])
+    stopping = replace(on_node("old", "n2"), ports=(port,), desired_state=TaskState.SHUTDOWN)
+    cluster.observe_task(None, stopping)
+    tasks = [replace(waiting(f"t{n}"), ports=(port,)) for n in range(3)]
+    free = replace(port, published_port=0)
+    placed = list(plan_placements([*tasks, replace(waiting("any"), ports=(free,))], cluster, NOW_S))
+    assert [p.node_id for p in placed[:2]] == ["n3", "n4"]
+    assert placed[2].err == "no suitable node (host-mode port already in use on 4 nodes)"
+    assert placed[3].node_id in ("n1", "n2"), "a port the engine chooses is in nobody's way"
+    cluster.observe_task(stopping, replace(stopping, status=TaskStatus(state=TaskState.SHUTDOWN)))
+    again = list(plan_placements([tasks[2]], cluster, NOW_S))
+    assert [p.node_id for p in again] == ["n2"]
+    udp = replace(waiting("udp"), ports=(replace(port, protocol="udp"),))
+    assert next(iter(plan_placements([udp], cluster, NOW_S))).node_id
