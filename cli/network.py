@@ -20,7 +20,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (text.partition("=") for text in given)}
 
 
-@refused("aux-address", "config-from", "config-only!", "ingress!", "ipam-driver", "ipam-opt", "ipv6!", "scope")
+@refused("aux-address", "config-from", "config-only!", "ipam-driver", "ipam-opt", "ipv6!", "scope")
 @command(
     "create",
     "pyswarm network create -d overlay --attachable app\n"
@@ -30,6 +30,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--attachable", is_flag=True, help="Enable manual container attachment")
 @click.option("-d", "--driver", default="bridge", show_default=True, help="overlay: across the cluster's hosts")
 @click.option("--gateway", multiple=True, help="IPv4 gateway for the subnet")
+@click.option("--ingress", is_flag=True, help="Create the network through which services are published")
 @click.option("--internal", is_flag=True, help="Restrict external access to the network")
 @click.option("--ip-range", multiple=True, help="Allocate container IPs from a sub-range")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="Set metadata on a network")
@@ -42,6 +43,7 @@ def create(
     attachable: bool,
     driver: str,
     gateway: tuple[str, ...],
+    ingress: bool,
     internal: bool,
     ip_range: tuple[str, ...],
     label: tuple[str, ...],
@@ -67,6 +69,7 @@ def create(
         "Driver": driver,
         "Internal": internal,
         "Attachable": attachable,
+        "Ingress": ingress,
         "IPAM": {"Driver": "default", "Config": config},
         "Options": _pairs(opt),
         "Labels": _pairs(label),

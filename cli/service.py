@@ -10,6 +10,7 @@ from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError, UsageError
 from pyswarm.cli.output import each, emit, fail_with, parse_filters
 from pyswarm.cli.output import inspect as print_inspected
+from pyswarm.cli.ports import pretty_ports
 from pyswarm.cli.progress import wait_converged
 from pyswarm.cli.services import list_services, print_services
 from pyswarm.cli.tasks import print_tasks
@@ -117,6 +118,7 @@ def _print_pretty(service: Any, networks: dict[str, str]) -> None:
     attached = [networks.get(n["Target"], n["Target"]) for n in template.get("Networks") or []]
     lines += [f"Networks: {' '.join(attached)}"] if attached else []
     lines.append(f"Endpoint Mode:\t{spec['EndpointSpec']['Mode']}")
+    lines += pretty_ports(service)
     emit("\n".join(lines) + "\n")
 
 

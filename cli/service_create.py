@@ -9,6 +9,7 @@ from pyswarm.cli.client import Client
 from pyswarm.cli.errors import UsageError, not_supported
 from pyswarm.cli.file_options import CONFIG, SECRET, change
 from pyswarm.cli.output import emit
+from pyswarm.cli.ports import PUBLISH
 from pyswarm.cli.progress import wait_converged
 from pyswarm.cli.service_options import (
     REFUSED,
@@ -26,11 +27,11 @@ _MODES = ("global", "replicated-job", "global-job")
 
 @refused(
     *REFUSED, "constraint", "dns", "dns-option", "dns-search", "generic-resource", "host", "mount",
-    "placement-pref", "p/publish", "sysctl", "ulimit",
+    "placement-pref", "sysctl", "ulimit",
 )  # fmt: skip
 @command(
     "create",
-    "pyswarm service create --name web --replicas 6 --network app busybox:latest httpd -f -p 80\n"
+    "pyswarm service create --name web --replicas 6 -p 8080:80 busybox:latest httpd -f -p 80\n"
     "pyswarm service create --name db -e MODE=primary --limit-memory 512m postgres:15",
     # What follows the image is the service's own command line, options included.
     context_settings={"allow_interspersed_args": False},
@@ -46,6 +47,7 @@ _MODES = ("global", "replicated-job", "global-job")
 @click.option("--mode", default="replicated", show_default=True, help="Service mode")
 @click.option("--name", default="", help="Service name")
 @click.option("--network", multiple=True, metavar="NETWORK", help="Network attachments")
+@click.option("-p", "--publish", type=PUBLISH, multiple=True, metavar="PORT", help="Publish a port as a node port")
 @click.option("--secret", multiple=True, type=SECRET, help="Secrets to expose to the service")
 @shared_options
 @pass_client
@@ -87,4 +89,6 @@ def _spec(image: str, args: tuple[str, ...], given: dict[str, Any]) -> Spec:
         "EndpointSpec": {"Mode": "vip"},
     }
     apply_shared(spec, given)
+    if given["publish"]:
+        spec["EndpointSpec"]["Ports"] = [port for ports in given["publish"] for port in ports]
     return spec

@@ -9,6 +9,7 @@ from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError
 from pyswarm.cli.file_options import CONFIG, SECRET, change
 from pyswarm.cli.output import emit
+from pyswarm.cli.ports import PUBLISH, changed_ports
 from pyswarm.cli.progress import wait_converged
 from pyswarm.cli.service_options import (
     REFUSED,
@@ -25,12 +26,12 @@ from pyswarm.cli.service_options import (
 @refused(
     *REFUSED, "constraint-add", "constraint-rm", "dns-add", "dns-option-add",
     "dns-option-rm", "dns-rm", "dns-search-add", "dns-search-rm", "generic-resource-add", "generic-resource-rm",
-    "host-add", "host-rm", "mount-add", "mount-rm", "placement-pref-add", "placement-pref-rm", "publish-add",
-    "publish-rm", "sysctl-add", "sysctl-rm", "ulimit-add", "ulimit-rm",
+    "host-add", "host-rm", "mount-add", "mount-rm", "placement-pref-add", "placement-pref-rm", "sysctl-add",
+    "sysctl-rm", "ulimit-add", "ulimit-rm",
 )  # fmt: skip
 @command(
     "update",
-    "pyswarm service update --env-add A=1 web\n"
+    "pyswarm service update --env-add A=1 --publish-add 8443:443 web\n"
     "pyswarm service update --image busybox:1.36 --update-parallelism 2 --update-delay 5s web",
 )
 @click.argument("service", metavar="SERVICE")
@@ -49,6 +50,10 @@ from pyswarm.cli.service_options import (
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a label by its key")
 @click.option("--network-add", multiple=True, metavar="NETWORK", help="Add a network")
 @click.option("--network-rm", multiple=True, metavar="NETWORK", help="Remove a network")
+@click.option("--publish-add", type=PUBLISH, multiple=True, metavar="PORT", help="Add or update a published port")
+@click.option(
+    "--publish-rm", type=PUBLISH, multiple=True, metavar="PORT", help="Remove a published port by its target port"
+)
 @click.option("--rollback", is_flag=True, help="Rollback to previous specification")
 @click.option("--secret-add", multiple=True, type=SECRET, help="Add or update a secret on a service")
 @click.option("--secret-rm", multiple=True, metavar="SECRET", help="Remove a secret")
@@ -94,6 +99,10 @@ def _apply(client: Client, spec: Spec, given: dict[str, Any]) -> None:
         change(client, container, kind, given[f"{kind}_rm"], given[f"{kind}_add"])
     if given["network_add"] or given["network_rm"]:
         _change_networks(client, template, given)
+    if given["publish_add"] or given["publish_rm"]:
+        endpoint = spec.get("EndpointSpec") or {}
+        ports = changed_ports(endpoint.get("Ports") or [], given["publish_add"], given["publish_rm"])
+        spec["EndpointSpec"] = {**endpoint, "Ports": ports}
 
 
 def _changed_labels(

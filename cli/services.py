@@ -4,6 +4,7 @@ from typing import Any
 
 from pyswarm.cli.client import Client
 from pyswarm.cli.output import Row, emit, list_rows, natural, truncated_id
+from pyswarm.cli.ports import published_ports
 from pyswarm.cli.tasks import short_image
 
 _COLUMNS = {
@@ -33,7 +34,7 @@ def print_services(services: list[Any], quiet: bool, form: str | None) -> None:
                 "Mode": next(iter(spec["Mode"])).lower(),
                 "Replicas": f"{status['RunningTasks']}/{status['DesiredTasks']}",
                 "Image": short_image(spec["TaskTemplate"]["ContainerSpec"]["Image"]),
-                "Ports": "",
+                "Ports": published_ports(service),
             }
         )
     list_rows(rows, _COLUMNS, form, list(_COLUMNS))

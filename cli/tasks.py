@@ -6,6 +6,7 @@ from typing import Any
 
 from pyswarm.cli.client import Client
 from pyswarm.cli.output import Row, emit, list_rows, natural, truncated_id
+from pyswarm.cli.ports import lent_ports
 from pyswarm.cli.units import ago, parse_time
 
 COLUMNS = {
@@ -79,7 +80,7 @@ def print_tasks(
                 "DesiredState": task["DesiredState"].capitalize(),
                 "CurrentState": f"{status['State'].capitalize()} {ago(status.get('Timestamp', ''), now).lower()}",
                 "Error": _shown_error(error, no_trunc),
-                "Ports": "",
+                "Ports": lent_ports(task),
             }
         )
         previous = shown

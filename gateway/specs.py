@@ -61,6 +61,8 @@ def service_spec(raw: Any) -> ServiceSpec:
     if isinstance(template, dict) and isinstance(template.get("RestartPolicy"), dict):
         policy = {k: v for k, v in template["RestartPolicy"].items() if not (k == "Condition" and v == "")}
         raw = {**raw, "TaskTemplate": {**template, "RestartPolicy": policy}}
+    if isinstance(raw.get("EndpointSpec"), dict):
+        raw = {**raw, "EndpointSpec": _ports_with_defaults(raw["EndpointSpec"])}
     spec = convert(raw, ServiceSpec, "service spec", _SERVICE_HARMLESS)
     if spec.task_template.runtime not in ("", "container"):
         raise not_supported(f"Runtime {spec.task_template.runtime}")
@@ -94,6 +96,21 @@ def secret_spec(raw: Any) -> SecretSpec:
 def config_spec(raw: Any) -> ConfigSpec:
     """The spec of a config."""
     return convert(raw, ConfigSpec, "config spec")
+
+
+def _ports_with_defaults(endpoint: dict[str, Any]) -> dict[str, Any]:
+    """An empty protocol or mode of a port means the usual one, as an absent one does."""
+    ports = endpoint.get("Ports")
+    if not isinstance(ports, list):
+        return endpoint
+    optional = ("Protocol", "PublishMode")
+    return {
+        **endpoint,
+        "Ports": [
+            {k: v for k, v in port.items() if not (k in optional and v == "")} if isinstance(port, dict) else port
+            for port in ports
+        ],
+    }
 
 
 def with_mode(spec: ServiceSpec) -> ServiceSpec:
@@ -130,6 +147,7 @@ class NetworkRequest(Object, frozen=True):
     scope: str = ""
     internal: bool = False
     attachable: bool = False
+    ingress: bool = False
     ipam: _IPAM = _IPAM()
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -152,6 +170,7 @@ def network_spec(raw: Any) -> NetworkSpec:
         driver=request.driver,
         internal=request.internal,
         attachable=request.attachable,
+        ingress=request.ingress,
         options=request.options,
         ipam=tuple(config for config in request.ipam.config if config != IPAMConfig()),
     )

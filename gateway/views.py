@@ -15,12 +15,14 @@ from pyswarm.common.types import (
     ClusterSpec,
     Config,
     ContainerSpec,
+    EndpointSpec,
     FileTarget,
     Network,
     NetworkSpec,
     Node,
     NodeState,
     Object,
+    PortConfig,
     Secret,
     Service,
     ServiceSpec,
@@ -91,6 +93,20 @@ def _update_config(config: UpdateConfig) -> Json:
     }
 
 
+def _ports(ports: Iterable[PortConfig]) -> Json:
+    """Nothing without ports, as in Docker."""
+    shown = [_port(port) for port in ports]
+    return {"Ports": shown} if shown else {}
+
+
+def _port(port: PortConfig) -> Json:
+    view: Json = {"Name": port.name} if port.name else {}
+    view |= {"Protocol": port.protocol, "TargetPort": port.target_port}
+    if port.published_port:
+        view["PublishedPort"] = port.published_port
+    return {**view, "PublishMode": port.publish_mode}
+
+
 def service_spec(spec: ServiceSpec, defaults: bool = False) -> Json:
     """The spec; with ``defaults`` what was left out appears with the value that applies."""
     view: Json = {
@@ -102,7 +118,8 @@ def service_spec(spec: ServiceSpec, defaults: bool = False) -> Json:
     if spec.update_config is not None or defaults:
         view["UpdateConfig"] = _update_config(spec.update_config or UpdateConfig())
     if spec.endpoint_spec is not None or defaults:
-        view["EndpointSpec"] = {"Mode": (spec.endpoint_spec.mode if spec.endpoint_spec else "") or "vip"}
+        endpoint = spec.endpoint_spec or EndpointSpec()
+        view["EndpointSpec"] = {"Mode": endpoint.mode or "vip", **_ports(endpoint.ports)}
     if defaults:
         view["RollbackConfig"] = _update_config(UpdateConfig())
         template = view["TaskTemplate"]
@@ -114,7 +131,7 @@ def service_spec(spec: ServiceSpec, defaults: bool = False) -> Json:
 
 def _endpoint(obj: Service, spec: Json) -> Json:
     """Prometheus' discovery takes no virtual IP without an address."""
-    view: Json = {"Spec": spec.get("EndpointSpec", {})}
+    view: Json = {"Spec": spec.get("EndpointSpec", {}), **_ports(obj.endpoint.ports)}
     vips = [{"NetworkID": vip.network_id, "Addr": vip.addr} for vip in obj.endpoint.virtual_ips if vip.addr]
     if vips:
         view["VirtualIPs"] = vips
@@ -150,7 +167,7 @@ def task(obj: Task, networks: Mapping[str, Network]) -> Json:
         "Timestamp": msgspec.to_builtins(obj.status.timestamp),
         "State": obj.status.state.value,
         "Message": obj.status.message,
-        "PortStatus": {},
+        "PortStatus": _ports(obj.status.port_status),
     }
     if obj.status.err:
         status["Err"] = obj.status.err
@@ -203,7 +220,11 @@ def _network_options(obj: Network) -> dict[str, str]:
 
 def _swarm_network_spec(spec: NetworkSpec) -> Json:
     view: Json = {"Name": spec.name, "Labels": spec.labels, "DriverConfiguration": {"Name": spec.driver}}
-    for name, value in (("Internal", spec.internal), ("Attachable", spec.attachable)):
+    for name, value in (
+        ("Internal", spec.internal),
+        ("Attachable", spec.attachable),
+        ("Ingress", spec.ingress),
+    ):
         if value:
             view[name] = value
     view["IPAMOptions"] = {"Driver": {"Name": "default"}}
@@ -233,7 +254,7 @@ def network(obj: Network, containers: Json | None = None, peers: list[Json] | No
         "IPAM": {"Driver": "default", "Options": None, "Config": _ipam(obj)},
         "Internal": obj.spec.internal,
         "Attachable": obj.spec.attachable,
-        "Ingress": False,
+        "Ingress": obj.spec.ingress,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
         "Containers": containers,

@@ -340,7 +340,6 @@ async def test_a_worker_shows_the_network_behind_its_bridge(api: Api) -> None:
 
 async def test_network_options_that_are_not_there_yet(swarm: Api) -> None:
     for extra, name in (
-        ({"Ingress": True}, "Ingress"),
         ({"EnableIPv6": True}, "EnableIPv6"),
         ({"ConfigOnly": True}, "ConfigOnly"),
         ({"IPAM": {"Driver": "mine"}}, "IPAM driver mine"),

@@ -15,6 +15,7 @@ from pyswarm.common.types import (
     FileTarget,
     Limit,
     NetworkAttachmentConfig,
+    PortConfig,
     ReplicatedMode,
     ResourceRequirements,
     Resources,
@@ -132,6 +133,32 @@ def test_networks_beside_the_template_are_read_too() -> None:
     assert [n.target for n in spec.task_template.networks] == ["app"]
 
 
+def test_ports_are_read_with_docker_s_defaults() -> None:
+    given = [
+        {"TargetPort": 80, "PublishedPort": 8080, "Protocol": "", "PublishMode": ""},
+        {"TargetPort": 53, "Protocol": "udp", "PublishMode": "host", "Name": "dns"},
+    ]
+    spec = specs.service_spec(with_field("EndpointSpec.Ports", given))
+    assert spec.endpoint_spec == EndpointSpec(
+        mode="vip",
+        ports=(
+            PortConfig(target_port=80, published_port=8080),
+            PortConfig(name="dns", protocol="udp", target_port=53, publish_mode="host"),
+        ),
+    )
+    assert specs.network_spec({"Name": "mine", "Driver": "overlay", "Ingress": True}).ingress
+
+
+@pytest.mark.parametrize(
+    "ports", ["80", {"80": 80}, [80], [{"TargetPort": "80"}], [{"TargetPort": 1e3}], [{"TargetPort": 2**70}],
+              [{"TargetPort": 80, "Bananas": 1}], [{"Protocol": 6}]],
+)  # fmt: skip
+def test_ports_of_wrong_types_are_told_in_one_line(ports: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        specs.service_spec(with_field("EndpointSpec.Ports", ports))
+    assert "\n" not in str(caught.value)
+
+
 words = st.text(alphabet="abc", max_size=3)
 small = st.integers(0, 9)
 optional_ns = st.none() | st.integers(0, 10**10)
@@ -178,6 +205,14 @@ templates = st.builds(
     force_update=st.integers(0, 3),
     runtime=st.sampled_from(["", "container"]),
 )
+ports = st.builds(
+    PortConfig,
+    name=words,
+    protocol=st.sampled_from(["tcp", "udp", "sctp"]),
+    target_port=small,
+    published_port=small,
+    publish_mode=st.sampled_from(["ingress", "host"]),
+)
 service_specs = st.builds(
     ServiceSpec,
     name=words,
@@ -194,7 +229,7 @@ service_specs = st.builds(
         max_failure_ratio=st.floats(0, 1),
         order=st.sampled_from(["start-first", "stop-first"]),
     ),
-    endpoint_spec=st.none() | st.just(EndpointSpec(mode="vip")),
+    endpoint_spec=st.none() | st.builds(EndpointSpec, mode=st.just("vip"), ports=st.lists(ports).map(tuple)),
 )
 
 

@@ -1,9 +1,13 @@
 """Docker's JSON of the cluster's objects: the fields that clients walk into without asking."""
 
+from msgspec.structs import replace
+
 from pyswarm.common.types import (
     Cluster,
     ContainerSpec,
     ContainerStatus,
+    Endpoint,
+    EndpointSpec,
     JoinTokens,
     ManagerStatus,
     Network,
@@ -14,6 +18,7 @@ from pyswarm.common.types import (
     NodeSpec,
     NodeState,
     NodeStatus,
+    PortConfig,
     ReplicatedMode,
     Service,
     ServiceMode,
@@ -103,6 +108,37 @@ def test_network() -> None:
     assert view["IPAM"]["Config"] == [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}]
     assert view["Options"] == {views.VXLAN_OPTION: "4097"}
     assert view["Labels"] == {"a": "b"}
+
+
+def test_published_ports_are_shown_where_clients_look() -> None:
+    ports = (PortConfig(target_port=80), PortConfig(protocol="udp", target_port=53, publish_mode="host"))
+    chosen = (replace(ports[0], published_port=30_000), ports[1])
+    service = Service(
+        id="s",
+        spec=ServiceSpec(endpoint_spec=EndpointSpec(ports=ports)),
+        endpoint=Endpoint(ports=chosen, mesh_network_id="ing"),
+    )
+    view = views.service(service)
+    assert view["Spec"]["EndpointSpec"]["Ports"] == [
+        {"Protocol": "tcp", "TargetPort": 80, "PublishMode": "ingress"},
+        {"Protocol": "udp", "TargetPort": 53, "PublishMode": "host"},
+    ]
+    assert view["Endpoint"]["Ports"][0] == {
+        "Protocol": "tcp", "TargetPort": 80, "PublishedPort": 30_000, "PublishMode": "ingress"
+    }  # fmt: skip
+    lent = replace(ports[1], published_port=49_153)
+    task = Task(id="t", status=TaskStatus(state=TaskState.RUNNING, port_status=(lent,)))
+    assert views.task(task, {})["Status"]["PortStatus"] == {
+        "Ports": [{"Protocol": "udp", "TargetPort": 53, "PublishedPort": 49_153, "PublishMode": "host"}]
+    }
+    assert views.task(Task(id="t"), {})["Status"]["PortStatus"] == {}
+
+
+def test_the_ingress_network_is_shown_as_such() -> None:
+    ingress = replace(NETWORK, spec=NetworkSpec(name="ingress", ingress=True))
+    assert views.network(ingress)["Ingress"] is True
+    assert views.attached_network(ingress)["Spec"]["Ingress"] is True
+    assert views.network(NETWORK)["Ingress"] is False
 
 
 def test_node() -> None:
