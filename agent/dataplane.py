@@ -22,6 +22,10 @@ class DataPlane(Protocol):
         """Remove what is left of networks that are neither attached nor to be kept."""
         ...
 
+    async def leave_mesh(self) -> None:
+        """Lead published ports nowhere any more, for good."""
+        ...
+
     def set_client(
         self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], *, pid: int = 0
     ) -> None:

@@ -10,7 +10,7 @@ from pyswarm.common.clock import Clock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.common.types import Network, Task
+from pyswarm.common.types import Network, Task, TaskNetwork
 from pyswarm.overlay.api import LocalNetwork
 
 log = get_logger("agent")
@@ -62,7 +62,9 @@ class NetworkKeeper:
         return found
 
     def needs_egress(self, task: Task) -> bool:
-        """Whether any of its networks leads outside."""
+        """Whether any of its networks leads outside, or it answers clients there."""
+        if task.ports:
+            return True
         networks = [self._known.get(wanted.network_id) for wanted in task.networks]
         return any(network is not None and not network.spec.internal for network in networks)
 
@@ -86,8 +88,13 @@ class NetworkKeeper:
             addrs = [wanted.addr.partition("/")[0] for wanted in task.networks]
             if container.egress_addr:
                 addrs.append(container.egress_addr)
-            networks = [wanted.network_id for wanted in task.networks]
+            networks = [n.network_id for n in task.networks if self._has_names(n)]
             self._overlay.set_client(task.id, addrs, networks, pid=container.pid if container.running else 0)
+
+    def _has_names(self, attached: TaskNetwork) -> bool:
+        """Those that merely share the ingress network have nothing to do with each other."""
+        network = self._known.get(attached.network_id)
+        return network is None or not network.spec.ingress
 
     def release(self, task: Task) -> None:
         """The task needs its networks no more."""
@@ -142,12 +149,14 @@ class NetworkKeeper:
         for network_id in {*self._in_place, *await self._engine.network_ids()}:
             await self._leave(network_id)
         await self._engine.remove_egress()
+        await self._overlay.leave_mesh()
         await self._overlay.prune()
 
     async def leave_overlay(self) -> None:
         """Take part in no network any more, without asking the engine for anything."""
         for network_id in list(self._in_place):
             await self._overlay.detach(network_id)
+        await self._overlay.leave_mesh()
         await self._overlay.prune()
 
     async def _put_in_place(self, network: LocalNetwork) -> None:

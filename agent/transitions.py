@@ -99,6 +99,8 @@ def entered(
         state=state,
         message=_MESSAGES.get(state, state.value),
         container_status=status.container_status if container is None else _container_status(container),
+        # Only a running container has its ports; what it had is of no use to anybody afterwards.
+        port_status=container.ports if container is not None and state is TaskState.RUNNING else (),
     )
 
 
@@ -113,6 +115,7 @@ def failed(status: TaskStatus, error: str, now: datetime, *, detail: str = "") -
         state=TaskState.FAILED if began else TaskState.REJECTED,
         message=detail or status.message,
         err=error,
+        port_status=(),
     )
 
 

@@ -20,10 +20,12 @@ from pyswarm.overlay.dns.service import RESOLV_CONF, RESOLVER_ADDR, RESOLVER_POR
 from pyswarm.overlay.errors import OverlayError
 from pyswarm.overlay.linux.address import put_local_addr, remove_local_addr
 from pyswarm.overlay.linux.monitor import Monitor
+from pyswarm.overlay.linux.nftmonitor import NftMonitor
+from pyswarm.overlay.mesh.keeper import MeshKeeper
 from pyswarm.overlay.metrics import OverlayMetrics
 from pyswarm.overlay.objects import VXLAN_OVERHEAD_BYTES, LocalNetwork, bridge_name, vxlan_name
 from pyswarm.overlay.reconcile import Outcome, Reconciler
-from pyswarm.overlay.registry.model import OverlayState
+from pyswarm.overlay.registry.model import OverlayState, SyncMark
 from pyswarm.overlay.vips.service import VipService
 
 __all__ = [
@@ -46,6 +48,7 @@ _DEBOUNCE_S = 0.05
 _BUSY_FACTOR = 4.0  # wait this many times as long as a pass took, so that news in a stream takes a fifth of a core
 _MAX_PAUSE_S = 1.0
 _RETRY_FIRST_S = 0.5
+_MESH = "published ports"  # beside the networks' ids, what may be out of order
 
 T = TypeVar("T")
 
@@ -81,8 +84,9 @@ def bridge_network_options(network: LocalNetwork) -> dict[str, Any]:
 
 async def remove_leftover_devices() -> list[str]:
     """Remove every VXLAN device of ours, on a host that is in no swarm; their names. One that stays would hold
-    the port a new overlay needs. The resolver's address goes too."""
+    the port a new overlay needs. The resolver's address and the mesh's rules go too."""
     await asyncio.to_thread(remove_local_addr, RESOLVER_ADDR)
+    await asyncio.to_thread(MeshKeeper("", "", 0).remove)
     return await asyncio.to_thread(lambda: Reconciler("", "", 0).prune((), ()))
 
 
@@ -108,7 +112,9 @@ class Overlay:
         self._resync_s = resync_s
         self._metrics = OverlayMetrics(registry)
         self._reconciler = Reconciler(node_id, underlay_addr, vxlan_port)
+        self._mesh: MeshKeeper | None = MeshKeeper(node_id, underlay_addr, vxlan_port)
         self._monitor = Monitor(self._wake)
+        self._nft_monitor = NftMonitor(self._wake)
         self._tasks = TaskGroupOwner("overlay", on_failure)
         self._name_service = NameService(
             clock=clock,
@@ -121,6 +127,8 @@ class Overlay:
         )
         self._vips = VipService(registry, self._name_service.tables_loaded, on_failure)
         self._news = asyncio.Event()
+        self._found: SyncMark | None = None
+        self._led: SyncMark | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._work = asyncio.Event()
@@ -136,6 +144,7 @@ class Overlay:
         """Begin to watch, to repair, and to answer names. No network is touched before it is attached."""
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay-netlink")
         self._monitor.start()
+        self._nft_monitor.start()
         self._tasks.spawn(self._run(), "reconcile")
         self._tasks.spawn(self._tick(), "resync")
         self._tasks.spawn(self._find(), "find")
@@ -147,6 +156,7 @@ class Overlay:
         await self._name_service.stop()
         await self._vips.stop()
         self._monitor.stop()
+        self._nft_monitor.stop()
         await self._tasks.stop()
         if self._executor is not None:
             executor, self._executor = self._executor, None
@@ -188,6 +198,13 @@ class Overlay:
         if removed:
             log.info("removed leftover network devices", devices=removed)
 
+    async def leave_mesh(self) -> None:
+        """Lead published ports nowhere any more, for good: this host leaves the swarm."""
+        async with self._lock:
+            mesh, self._mesh = self._mesh, None
+            if mesh is not None:
+                await self._in_thread(mesh.remove)
+
     def set_client(
         self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], *, pid: int = 0
     ) -> None:
@@ -217,6 +234,9 @@ class Overlay:
         """Compare and repair everything now; raises the first failure. For tests and after an engine restart."""
         async with self._lock:
             outcome = await self._pass(list(self._attached.values()))
+            if self._state is not None and self._mesh is not None:
+                mesh, state = self._mesh, self._state
+                await self._in_thread(lambda: mesh.run(state))
         for error in outcome.failures.values():
             raise error
 
@@ -239,8 +259,13 @@ class Overlay:
             await self._clock.sleep(min(max(_DEBOUNCE_S, _BUSY_FACTOR * self._last_pass_s), _MAX_PAUSE_S))
             self._work.clear()
             async with self._lock:
+                state = self._state
                 outcome = await self._pass(list(self._attached.values()))
-            if not outcome.failures:
+                led = await self._mesh_pass(state)
+            if led and state is not None:
+                self._led = state.mark
+                self._tell()
+            if led and not outcome.failures:
                 retry_s = _RETRY_FIRST_S
             elif not self._retrying:
                 # Beside this loop: one network that cannot succeed must not hold up the others' news.
@@ -259,13 +284,15 @@ class Overlay:
             if (state := self._state) is not None:
                 await self._vips.apply(state)
                 self._name_service.update(state)
-                self._tell(state)
+                self._found = state.mark
+                self._tell()
 
-    def _tell(self, state: OverlayState) -> None:
-        """Say that ``state`` is in force; a network that failed has no part in who is found."""
-        if state.mark is None:
+    def _tell(self) -> None:
+        """Say up to where the leader's writes are in force, in names and virtual IPs as well as in published ports;
+        a network that failed has no part in who is found."""
+        if self._found is None or self._led is None:
             return
-        fence = state.mark.fence
+        fence = min(self._found.fence, self._led.fence)
         later = [mark for mark in self._untold if mark > fence]
         asked, self._untold = len(later) < len(self._untold), later
         self._on_applied(fence, asked)
@@ -287,8 +314,33 @@ class Overlay:
         self._report(networks, outcome)
         return outcome
 
+    async def _mesh_pass(self, state: OverlayState | None) -> bool:
+        """One look at published ports, with the lock held; whether they lead where ``state`` says."""
+        if state is None or (mesh := self._mesh) is None:
+            return True
+        started = self._clock.monotonic()
+        try:
+            outcome = await self._in_thread(lambda: mesh.run(state))
+        except OverlayError as exc:
+            self._metrics.failures.inc()
+            self._say(_MESH, str(exc))
+            return False
+        self._last_pass_s += self._clock.monotonic() - started
+        self._metrics.mesh(mesh.publications, self._clock.monotonic() - started)
+        self._metrics.repairs.inc(outcome.repairs)
+        if outcome.repairs:
+            log.warning("undid changes to published ports by another hand", changes=outcome.repairs)
+        if self._reported.pop(_MESH, None) is not None:
+            log.info("published ports are in order again")
+        self._publish()
+        return True
+
     def _publish(self) -> None:
-        self._monitor.watch(self._reconciler.watched())
+        watched = self._reconciler.watched()
+        if self._mesh is not None and (device := self._mesh.watched()) is not None:
+            index, entries_there = device
+            watched.ports[index] = watched.bridges[index] = entries_there
+        self._monitor.watch(watched)
         entries = self._reconciler.entries_in_place()
         self._metrics.networks.set(len(self._attached))
         self._metrics.fdb_entries.set(sum(len(e.fdb) for e in entries))

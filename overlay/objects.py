@@ -145,6 +145,7 @@ class VxlanLink(msgspec.Struct, frozen=True):
     alias: str
     master_index: int
     flags: PortFlags | None
+    mac: str = ""
 
 
 class KernelNetwork(msgspec.Struct, frozen=True):
@@ -180,6 +181,7 @@ class CreateVxlan(Op, frozen=True, tag=True):
     params: VxlanParams
     mtu: int
     alias: str
+    mac: str = ""  # any, when empty
 
 
 class SetLink(Op, frozen=True, tag=True):

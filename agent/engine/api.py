@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from pyswarm.common.types import NodeDescription, Task
+from pyswarm.common.types import NodeDescription, PortConfig, Task
 from pyswarm.overlay.api import LocalNetwork
 
 NODE_LABEL = "com.docker.swarm.node.id"
@@ -34,6 +34,7 @@ class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A container as the engine last knew it. ``started``: its process has run, or was tried, at least once.
 
     ``egress_addr`` is its address on the way out of the host, from which it asks for names; empty without one.
+    ``ports`` are those the host lends it, while it runs.
     """
 
     id: str
@@ -43,6 +44,7 @@ class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
     started: bool = False
     pid: int = 0
     egress_addr: str = ""
+    ports: tuple[PortConfig, ...] = ()
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""

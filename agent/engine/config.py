@@ -1,11 +1,11 @@
 """From a task to the engine's ``POST /containers/create``. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyswarm.agent.engine.api import NODE_LABEL, OURS_LABEL, TASK_LABEL, Attachment, FileMount
-from pyswarm.common.types import SECOND_NS, ContainerSpec, Task
+from pyswarm.common.types import SECOND_NS, ContainerSpec, PortConfig, Task
 from pyswarm.overlay.api import RESOLVER_ADDR
 
 DEFAULT_GRACE_NS = 10 * SECOND_NS
@@ -41,6 +41,36 @@ def endpoint(attachment: Attachment, api: tuple[int, int]) -> dict[str, Any]:
     return settings
 
 
+def port_bindings(task: Task) -> dict[str, list[dict[str, str]]]:
+    """The ports of mode ``host``, as the engine wants them; it chooses a number where none is given."""
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for port in task.ports:
+        if port.publish_mode == "host":
+            number = str(port.published_port) if port.published_port else ""
+            bindings.setdefault(f"{port.target_port}/{port.protocol}", []).append({"HostPort": number})
+    return bindings
+
+
+def lent_ports(shown: Mapping[str, Any]) -> tuple[PortConfig, ...]:
+    """What the host lends a container, from the engine's ``NetworkSettings.Ports``: each once, whether it is lent
+    for IPv4, IPv6 or both."""
+    found: dict[PortConfig, None] = {}
+    for key, bindings in shown.items():
+        target, _, protocol = key.partition("/")
+        for binding in bindings or ():
+            published = str(binding.get("HostPort") or "")
+            if target.isdecimal() and published.isdecimal():
+                found[
+                    PortConfig(
+                        protocol=protocol or "tcp",
+                        target_port=int(target),
+                        published_port=int(published),
+                        publish_mode="host",
+                    )
+                ] = None
+    return tuple(sorted(found, key=lambda p: (p.protocol, p.published_port, p.target_port)))
+
+
 def mount(given: FileMount) -> dict[str, Any]:
     """Bound read-only. As a mount, not a bind, for which the engine would make up a source that is missing."""
     return {
@@ -74,6 +104,13 @@ def container_config(
         host["Mounts"] = [mount(given) for given in mounts]
     if spec.groups:
         host["GroupAdd"] = list(spec.groups)
+    if task.mesh_network_id:
+        # Published ports are reached on the network's device, and clients answered through another one: a strict
+        # check of senders, which a container has from its host, would drop what comes in.
+        host["Sysctls"] = {"net.ipv4.conf.all.rp_filter": "2"}
+    bindings = port_bindings(task)
+    if bindings:
+        host["PortBindings"] = bindings
     config: dict[str, Any] = {
         "Image": spec.image,
         "Env": list(spec.env),
@@ -83,6 +120,8 @@ def container_config(
         "StopTimeout": math.ceil(grace_s(spec)),
         "HostConfig": host,
     }
+    if bindings:
+        config["ExposedPorts"] = {key: {} for key in bindings}
     # A command replaces the image's entry point, and with it the image's own arguments.
     if spec.command:
         config["Entrypoint"] = list(spec.command)

@@ -22,7 +22,7 @@ from pyswarm.agent.engine.api import (
     FileMount,
 )
 from pyswarm.agent.engine.client import EngineClient, EngineRefusal, Observe
-from pyswarm.agent.engine.config import container_config, endpoint
+from pyswarm.agent.engine.config import container_config, endpoint, lent_ports
 from pyswarm.agent.engine.errors import (
     EngineError,
     EngineUnavailable,
@@ -285,7 +285,8 @@ def _container_error(exc: EngineRefusal, name: str) -> EngineError:
 
 def _info_of(shown: Mapping[str, Any]) -> ContainerInfo:
     state = shown.get("State") or {}
-    attached = (shown.get("NetworkSettings") or {}).get("Networks") or {}
+    network = shown.get("NetworkSettings") or {}
+    attached = network.get("Networks") or {}
     return ContainerInfo(
         id=str(shown.get("Id", "")),
         name=str(shown.get("Name", "")).lstrip("/"),
@@ -295,6 +296,7 @@ def _info_of(shown: Mapping[str, Any]) -> ContainerInfo:
         started=state.get("StartedAt", _NEVER) != _NEVER or bool(state.get("Error")),
         pid=int(state.get("Pid") or 0),
         egress_addr=str((attached.get(networks.EGRESS) or {}).get("IPAddress") or ""),
+        ports=lent_ports(network.get("Ports") or {}),
         exit_code=int(state.get("ExitCode") or 0),
         oom_killed=bool(state.get("OOMKilled")),
         error=str(state.get("Error") or ""),

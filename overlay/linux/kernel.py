@@ -83,13 +83,25 @@ class Kernel:
                 # doubles the kernel adds; without VLAN filtering it does not look at them.
                 elif not state & wire.NUD_PERMANENT and wire.NDA_VLAN not in attrs:
                     fdb_master[mac] = bool(state & wire.NUD_NOARP)
-        neighbours = {}
-        if bridge is not None:
-            for state, _, attrs in self._route.neighbours(bridge.index):
-                if state & wire.NUD_PERMANENT and wire.NDA_DST in attrs:
-                    addr = wire.addr_text(attrs[wire.NDA_DST])
-                    neighbours[addr] = wire.mac_text(attrs.get(wire.NDA_LLADDR, b""))
+        neighbours = self.neighbours(bridge.index) if bridge is not None else {}
         return KernelNetwork(bridge, vxlan, fdb_self, fdb_master, neighbours)
+
+    def destinations(self, index: int) -> dict[str, str]:
+        """Where a VXLAN device that is no bridge's port sends what is for each MAC, as in ``KernelNetwork``."""
+        found: dict[str, str] = {}
+        for state, _, attrs in self._route.fdb(index):
+            mac = wire.mac_text(attrs.get(wire.NDA_LLADDR, b""))
+            found[mac] = _destination(state, attrs, seen=mac in found)
+        return found
+
+    def neighbours(self, index: int) -> dict[str, str]:
+        """The permanent neighbours on a device: address -> MAC."""
+        found = {}
+        for state, _, attrs in self._route.neighbours(index):
+            if state & wire.NUD_PERMANENT and wire.NDA_DST in attrs:
+                addr = wire.addr_text(attrs[wire.NDA_DST])
+                found[addr] = wire.mac_text(attrs.get(wire.NDA_LLADDR, b""))
+        return found
 
     def index_of(self, device: str) -> int | None:
         """The index of a device, or None if there is none of that name."""

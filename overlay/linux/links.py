@@ -87,6 +87,7 @@ def _vxlan(msg: Any) -> VxlanLink | None:
         alias=msg.get_attr("IFLA_IFALIAS") or "",
         master_index=msg.get_attr("IFLA_MASTER") or 0,
         flags=flags,
+        mac=msg.get_attr("IFLA_ADDRESS") or "",
     )
 
 
@@ -119,7 +120,7 @@ def _apply(ipr: IPRoute, op: LinkOp) -> None:
     match op:
         case DeleteLink(device=device):
             ipr.link("del", index=_need(ipr, device, missing_ok=True))
-        case CreateVxlan(device=device, params=params, mtu=mtu, alias=alias):
+        case CreateVxlan(device=device, params=params, mtu=mtu, alias=alias, mac=mac):
             attrs: dict[str, Any] = {
                 "vxlan_id": params.vni,
                 "vxlan_local6" if ":" in params.local else "vxlan_local": params.local,
@@ -128,6 +129,8 @@ def _apply(ipr: IPRoute, op: LinkOp) -> None:
             }
             if params.link_index:
                 attrs["vxlan_link"] = params.link_index
+            if mac:
+                attrs["address"] = mac
             ipr.link("add", ifname=device, kind="vxlan", mtu=mtu, **attrs)
             ipr.link("set", index=_need(ipr, device), ifalias=alias)
         case SetLink(device=device, mtu=mtu, alias=alias, master=master, up=up):

@@ -1,4 +1,5 @@
-"""Listens to the kernel's word of changes to links, FDBs and neighbours, and says when to look and repair.
+"""Listens to the kernel's word of changes to links, FDBs, neighbours and the mesh's routes and rules, and says
+when to look and repair.
 
 The socket hears of every neighbour on the host, so a message is judged by its device first, then by whether it
 contradicts what is wanted. Our own changes come back too; they agree, and cost nothing more.
@@ -12,6 +13,15 @@ from collections.abc import Callable, Mapping
 from pyswarm.common.log import get_logger
 from pyswarm.overlay.errors import OverlayError
 from pyswarm.overlay.linux import wire
+from pyswarm.overlay.linux.routing import (
+    RTM_DELROUTE,
+    RTM_DELRULE,
+    RTMGRP_ROUTE,
+    RTMGRP_RULE,
+    is_our_route,
+    is_our_rule,
+)
+from pyswarm.overlay.mesh.names import DEVICE
 from pyswarm.overlay.objects import Entries, EntryEvent, is_overlay_bridge, is_vxlan_device
 from pyswarm.overlay.plan import contradicts
 
@@ -53,7 +63,7 @@ class Monitor:
         try:
             kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
             sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-            sock.bind((0, wire.RTMGRP_LINK | wire.RTMGRP_NEIGH))
+            sock.bind((0, wire.RTMGRP_LINK | wire.RTMGRP_NEIGH | RTMGRP_ROUTE | RTMGRP_RULE))
             _enlarge(sock)
         except OSError as exc:
             raise OverlayError(f"cannot watch this host's network devices: {exc.strerror}") from exc
@@ -96,10 +106,14 @@ class Monitor:
     def _matters(self, data: bytes, kind: int, start: int, end: int) -> bool:
         if kind in (wire.RTM_NEWNEIGH, wire.RTM_DELNEIGH):
             return self._entry_matters(data, kind == wire.RTM_NEWNEIGH, start, end)
+        if kind == RTM_DELRULE:
+            return is_our_rule(data[start:end])
+        if kind == RTM_DELROUTE:
+            return is_our_route(data[start:end])
         if kind not in (wire.RTM_NEWLINK, wire.RTM_DELLINK):
             return False
         _, index, name, link_kind = wire.link(data, start, end)
-        if is_vxlan_device(name) or is_overlay_bridge(name):
+        if is_vxlan_device(name) or is_overlay_bridge(name) or name == DEVICE:
             return True
         # A bridge just made by the engine: it may have turned iptables on for all bridges.
         return kind == wire.RTM_NEWLINK and link_kind == "bridge" and index not in self._watched.all_bridges

@@ -24,6 +24,7 @@ RTMGRP_LINK, RTMGRP_NEIGH = 0x1, 0x4
 IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 18, 1
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP, _NLM_F_REPLACE, _NLM_F_CREATE = 0x01, 0x04, 0x300, 0x100, 0x400
+_NLM_F_EXCL = 0x200
 _NLM_F_DUMP_INTR = 0x10
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_STRICT_CHK = 270, 10, 12
@@ -100,7 +101,8 @@ def addr_bytes(addr: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in addr else socket.AF_INET, addr)
 
 
-def _attr(kind: int, value: bytes) -> bytes:
+def attr(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
     return _ATTR.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
@@ -110,21 +112,26 @@ def entry_message(
     """A request to put (create or replace) or to remove an entry. The sequence number is filled in when sent."""
     body = _NDMSG.pack(family, index, state, flags, 0)
     if dst:
-        body += _attr(NDA_DST, dst)
+        body += attr(NDA_DST, dst)
     if lladdr:
-        body += _attr(NDA_LLADDR, lladdr)
-    mode = _NLM_F_REQUEST | _NLM_F_ACK | ((_NLM_F_CREATE | _NLM_F_REPLACE) if put else 0)
-    return _HEADER.pack(16 + len(body), RTM_NEWNEIGH if put else RTM_DELNEIGH, mode, 0, 0) + body
+        body += attr(NDA_LLADDR, lladdr)
+    return request(RTM_NEWNEIGH if put else RTM_DELNEIGH, body, put=put)
+
+
+def request(kind: int, body: bytes, *, put: bool, exclusive: bool = False) -> bytes:
+    """A request to put something (in place of what there is, unless ``exclusive``) or to remove it, to be
+    acknowledged. The sequence number is filled in when it is sent."""
+    put_mode = _NLM_F_CREATE | (_NLM_F_EXCL if exclusive else _NLM_F_REPLACE)
+    mode = _NLM_F_REQUEST | _NLM_F_ACK | (put_mode if put else 0)
+    return _HEADER.pack(16 + len(body), kind, mode, 0, 0) + body
 
 
 class RouteSocket:
-    """A blocking rtnetlink socket, for one thread."""
+    """A blocking netlink socket (rtnetlink, unless told otherwise), for one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: int = socket.NETLINK_ROUTE) -> None:
         self._seq = 0
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         try:
             self._socket.bind((0, 0))
             self._socket.settimeout(_PATIENCE_S)
@@ -146,26 +153,35 @@ class RouteSocket:
 
     def fdb(self, index: int) -> list[tuple[int, int, Attrs]]:
         """(state, flags, attributes) of every FDB entry of a device: its own, and its bridge's for that port."""
-        return self._dump(_NDMSG.pack(AF_BRIDGE, index, 0, 0, 0), index)
+        return self._entries(_NDMSG.pack(AF_BRIDGE, index, 0, 0, 0), index)
 
     def neighbours(self, index: int) -> list[tuple[int, int, Attrs]]:
         """(state, flags, attributes) of every IPv4 neighbour on a device."""
-        body = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0) + _attr(NDA_IFINDEX, struct.pack("=i", index))
-        return self._dump(body, index)
+        body = _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0) + attr(NDA_IFINDEX, struct.pack("=i", index))
+        return self._entries(body, index)
 
-    def _dump(self, body: bytes, index: int) -> list[tuple[int, int, Attrs]]:
+    def _entries(self, body: bytes, index: int) -> list[tuple[int, int, Attrs]]:
+        found = []
+        for data in self.dump(RTM_GETNEIGH, RTM_NEWNEIGH, body):
+            _, at, state, flags, attrs = neighbour(data, 0, len(data))
+            if at == index:
+                found.append((state, flags, attrs))
+        return found
+
+    def dump(self, request: int, reply: int, body: bytes) -> list[bytes]:
+        """The bodies of all messages of kind ``reply`` that the kernel answers ``request`` with."""
         for _ in range(_DUMP_ATTEMPTS):
-            found = self._dump_once(body, index)
+            found = self._dump_once(request, reply, body)
             if found is not None:
                 return found
         raise OverlayError("the kernel's tables change faster than they can be read")
 
-    def _dump_once(self, body: bytes, index: int) -> list[tuple[int, int, Attrs]] | None:
+    def _dump_once(self, request: int, reply: int, body: bytes) -> list[bytes] | None:
         """One pass over the table, or None if it changed beneath the reader."""
         self._seq += 1
         flags = _NLM_F_REQUEST | _NLM_F_DUMP
-        self._socket.send(_HEADER.pack(16 + len(body), RTM_GETNEIGH, flags, self._seq, 0) + body)
-        found: list[tuple[int, int, Attrs]] = []
+        self._socket.send(_HEADER.pack(16 + len(body), request, flags, self._seq, 0) + body)
+        found: list[bytes] = []
         interrupted = False
         while True:
             data = self._socket.recv(1 << 18)
@@ -173,10 +189,8 @@ class RouteSocket:
                 if seq != self._seq:
                     continue
                 interrupted |= bool(msg_flags & _NLM_F_DUMP_INTR)
-                if kind == RTM_NEWNEIGH:
-                    _, at, state, entry_flags, attrs = neighbour(data, start, end)
-                    if at == index:
-                        found.append((state, entry_flags, attrs))
+                if kind == reply:
+                    found.append(data[start:end])
                 elif kind in (_NLMSG_DONE, _NLMSG_ERROR):
                     code = -_ERRNO.unpack_from(data, start)[0] if end - start >= 4 else 0
                     if code:

@@ -274,7 +274,11 @@ BAD = [
         1,
         "--mount is not supported by this",
     ),
-    (("service", "create", "-p", "80:65536", "busybox"), 2, 'invalid argument "80:65536" for "-p, --publish" flag'),
+    (
+        ("service", "create", "-p", "80:65536", "busybox"),
+        2,
+        'invalid argument "80:65536" for "-p, --publish" flag',
+    ),
     (("service", "create", "--no-healthcheck", "busybox"), 1, "--no-healthcheck is not supported"),
     (("service", "create", "--mode", "global", "busybox"), 1, "--mode global is not supported by this version"),
     (("service", "create", "--network", "name=app,alias=", "busybox"), 2, 'for "--network" flag: write NAME or'),

@@ -140,6 +140,7 @@ class RememberingOverlay:
         self.attachments = 0
         self.failures: list[PyswarmError] = []
         self.kept: set[str] | None = None
+        self.in_mesh = True
         self.clients: dict[str, tuple[list[str], list[str]]] = {}
 
     async def attach(self, network: LocalNetwork) -> None:
@@ -152,6 +153,10 @@ class RememberingOverlay:
     async def detach(self, network_id: str) -> None:
         """Forget."""
         self.networks.pop(network_id, None)
+
+    async def leave_mesh(self) -> None:
+        """Remember."""
+        self.in_mesh = False
 
     async def prune(self, keep_network_ids: Iterable[str] = ()) -> None:
         """Remember what was to be kept."""

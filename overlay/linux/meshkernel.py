@@ -1,0 +1,120 @@
+"""The kernel's side of the mesh: read everything of it, and carry out a plan. Blocking, for one worker thread."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pyroute2 import IPRoute, NetlinkError
+
+from pyswarm.overlay.errors import OverlayError
+from pyswarm.overlay.linux import wire
+from pyswarm.overlay.linux.kernel import Kernel
+from pyswarm.overlay.linux.links import apply_link_op, find_underlay, index_of, vxlan_links
+from pyswarm.overlay.linux.routing import change_routing, our_routes, our_rules
+from pyswarm.overlay.linux.settings import devices_with_settings, read_setting, write_setting
+from pyswarm.overlay.mesh.names import DEVICE
+from pyswarm.overlay.mesh.objects import (
+    DelAddr,
+    DelRoute,
+    DelRule,
+    MeshKernel,
+    PutAddr,
+    PutRoute,
+    PutRule,
+    RoutingOp,
+    SetSetting,
+)
+from pyswarm.overlay.mesh.plan import EGRESS_BRIDGES, MeshOp
+from pyswarm.overlay.objects import CreateVxlan, DeleteLink, EntryOp, SetLink, Underlay, is_overlay_bridge
+
+_EEXIST, _EADDRNOTAVAIL = 17, 99
+
+
+class MeshDoor:
+    """Open netlink sockets in the network namespace of the calling thread."""
+
+    def __init__(self, ipr: IPRoute, route: wire.RouteSocket) -> None:
+        self._ipr = ipr
+        self._route = route
+        self._entries = Kernel(ipr, route)
+
+    def underlay(self, addr: str) -> Underlay:
+        """The device this host's address between hosts is on."""
+        return find_underlay(self._ipr, addr)
+
+    def look(self) -> MeshKernel:
+        """Everything of the mesh, and the settings of the devices it concerns."""
+        link = vxlan_links(self._ipr).get(DEVICE)
+        fdb: dict[str, str] = {}
+        neighbours: dict[str, str] = {}
+        addrs: frozenset[str] = frozenset()
+        if link is not None:
+            fdb = self._entries.destinations(link.index)
+            neighbours = self._entries.neighbours(link.index)
+            found = self._ipr.get_addr(index=link.index, family=2)
+            addrs = frozenset(str(entry.get_attr("IFA_LOCAL")) for entry in found)
+        return MeshKernel(
+            link=link,
+            addrs=addrs,
+            fdb=fdb,
+            neighbours=neighbours,
+            rules=our_rules(self._route),
+            routes=our_routes(self._route),
+            settings=dict(_settings()),
+        )
+
+    def index(self) -> int:
+        """The index of the mesh's device; 0 without one."""
+        return index_of(self._ipr, DEVICE) or 0
+
+    def apply(self, ops: Sequence[MeshOp]) -> None:
+        """Carry out a plan: devices and settings in its order, then entries, then routes and rules, each in
+        batches."""
+        routing: list[RoutingOp] = []
+        entries: list[EntryOp] = []
+        for op in ops:
+            match op:
+                case CreateVxlan() | DeleteLink() | SetLink():
+                    apply_link_op(self._ipr, op)
+                case PutAddr(device=device, addr=addr):
+                    self._addr("add", device, addr, _EEXIST)
+                case DelAddr(device=device, addr=addr):
+                    self._addr("del", device, addr, _EADDRNOTAVAIL)
+                case SetSetting(device=device, name=name, value=value):
+                    write_setting(device, name, value)
+                case PutRule() | DelRule() | PutRoute() | DelRoute():
+                    routing.append(op)
+                case _:
+                    entries.append(op)
+        self._entries.apply(entries)
+        change_routing(self._route, routing, self.index())
+
+    def _addr(self, what: str, device: str, addr: str, fine: int) -> None:
+        try:
+            self._ipr.addr(what, index=index_of(self._ipr, device), address=addr, prefixlen=32)
+        except NetlinkError as exc:
+            if exc.code != fine:
+                raise OverlayError(f"cannot change the address of {device}: {exc}") from exc
+
+
+def _settings() -> Iterable[tuple[tuple[str, str], str]]:
+    for device in devices_with_settings():
+        wanted: tuple[str, ...] = ()
+        if device == DEVICE:
+            wanted = ("rp_filter", "src_valid_mark", "route_localnet")
+        elif device == "all" or device in EGRESS_BRIDGES:
+            wanted = ("rp_filter",)
+        elif is_overlay_bridge(device):
+            wanted = ("route_localnet",)
+        for name in wanted:
+            if (value := read_setting(device, name)) is not None:
+                yield (device, name), value
+
+
+@contextmanager
+def open_mesh() -> Iterator[MeshDoor]:
+    """The kernel's door for one look and the changes after it; refusals come out as `OverlayError`."""
+    try:
+        with IPRoute() as ipr, wire.RouteSocket() as route:
+            yield MeshDoor(ipr, route)
+    except (OSError, NetlinkError) as exc:
+        raise OverlayError(f"netlink failed: {exc}") from exc

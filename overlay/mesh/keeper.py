@@ -1,0 +1,130 @@
+"""One pass over this host's part of the mesh: look, plan, act. Runs in a worker thread; keeps nothing but a memory
+of what was in place, to tell repairs from changes, and to change the table of nftables rather than rewrite it."""
+
+import contextlib
+
+import msgspec
+
+from pyswarm.overlay.errors import OverlayError
+from pyswarm.overlay.linux.conntrack import forget_flows
+from pyswarm.overlay.linux.iptables import keep_user_chain
+from pyswarm.overlay.linux.meshkernel import open_mesh
+from pyswarm.overlay.linux.nft import Nft
+from pyswarm.overlay.mesh import names
+from pyswarm.overlay.mesh import table as tables
+from pyswarm.overlay.mesh.objects import Mesh, Publication, SetSetting
+from pyswarm.overlay.mesh.plan import desired_mesh, is_stale, plan_mesh
+from pyswarm.overlay.mesh.table import Table
+from pyswarm.overlay.objects import Entries
+from pyswarm.overlay.registry.model import OverlayState
+
+
+class Outcome(msgspec.Struct):
+    """What a pass did. ``repairs``: how much of that undid what another hand had done."""
+
+    operations: int = 0
+    repairs: int = 0
+    flows_ended: int = 0
+
+
+class MeshKeeper:
+    """Compares and repairs. Not thread-safe: one thread at a time."""
+
+    def __init__(self, node_id: str, underlay_addr: str, vxlan_port: int) -> None:
+        self._node_id = node_id
+        self._underlay_addr = underlay_addr
+        self._port = vxlan_port
+        self._in_place: Mesh | None = None  # None: not known
+        self._loaded: Table | None = None
+        self._listing = ""
+        self._index = 0
+
+    def run(self, state: OverlayState) -> Outcome:
+        """Bring this host's part to what the cluster's state says. Raises OverlayError; another pass goes on."""
+        with open_mesh() as door:
+            want = desired_mesh(state, self._node_id, door.underlay(self._underlay_addr), self._port)
+        return self._bring(want)
+
+    def remove(self) -> bool:
+        """Take everything of the mesh away, also what an earlier process made; whether there was anything."""
+        return self._bring(Mesh()).operations > 0
+
+    def _bring(self, want: Mesh) -> Outcome:
+        known = self._in_place
+        outcome = Outcome()
+        if want.table is None and known is not None and known.table is None:
+            return outcome  # nothing to be there, and nothing was: others' rules are not worth a look
+        self._in_place = None
+        with open_mesh() as door:
+            before, after = plan_mesh(want, door.look())
+            door.apply(before)
+            changed = self._keep_table(want.table)
+            chain = keep_user_chain(want.table is not None)
+            door.apply(after)
+            self._index = door.index()
+        if known is None or _led(known) - _led(want) or known.alive - want.alive:
+            outcome.flows_ended = forget_flows(lambda flow: is_stale(flow, want))
+        outcome.operations = len(before) + len(after) + changed + chain
+        if known == want:
+            # A bridge or a chain that the engine has just made is nobody's damage.
+            outcome.repairs = changed + sum(1 for op in (*before, *after) if not isinstance(op, SetSetting))
+        self._in_place = want
+        return outcome
+
+    def _keep_table(self, want: Table | None) -> int:
+        """Have the table of nftables as it shall be; 1 if that took a change, which is one transaction."""
+        with Nft() as nft:
+            listing = _listed(nft)
+            loaded, self._loaded = self._loaded, None
+            intact = loaded is not None and listing == self._listing
+            if want is None:
+                if listing is not None:
+                    nft.run(f"delete table ip {names.NFT_TABLE}")
+                return int(listing is not None)
+            if intact and loaded == want:
+                self._loaded = loaded
+                return 0
+            if intact and loaded is not None:
+                nft.run(tables.changes(loaded, want))
+            elif listing is None:
+                nft.run(tables.rewrite(want))
+            else:
+                self._write_over(nft, want)
+            self._loaded, self._listing = want, _listed(nft) or ""
+            return 1
+
+    def _write_over(self, nft: Nft, want: Table) -> None:
+        """What an earlier process wrote, or another hand changed."""
+        present = [
+            (kind, str(entry[kind]["name"]))
+            for entry in nft.listing(f"list table ip {names.NFT_TABLE}")
+            for kind in ("chain", "set", "map")
+            if kind in entry
+        ]
+        try:
+            nft.run(tables.rewrite(want, present))
+        except OverlayError:
+            # A chain of that name with another hook, or a set with another type.
+            nft.run(tables.replace(want))
+
+    @property
+    def publications(self) -> tuple[Publication, ...]:
+        """What is in place."""
+        return self._in_place.publications if self._in_place is not None else ()
+
+    def watched(self) -> tuple[int, Entries] | None:
+        """The device, by its index, and what shall be on it."""
+        if self._in_place is None or self._in_place.link is None or not self._index:
+            return None
+        return self._index, Entries(self._in_place.fdb, self._in_place.neighbours)
+
+
+def _listed(nft: Nft) -> str | None:
+    with contextlib.suppress(OverlayError):
+        return nft.run(f"list table ip {names.NFT_TABLE}")
+    return None
+
+
+def _led(mesh: Mesh) -> set[tuple[str, int, str]]:
+    """Where each published port leads."""
+    return {(p.protocol, p.published, addr) for p in mesh.publications for addr in p.ready}
