@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
 from pyswarm.agent.applied import AppliedMark
@@ -12,6 +13,7 @@ from pyswarm.agent.engine import DockerEngine, Engine
 from pyswarm.agent.files import FOLDER, FolderDoor, TaskFiles
 from pyswarm.agent.goodbye import say_goodbye
 from pyswarm.agent.health import EngineHealth
+from pyswarm.agent.listening import ListeningPorts
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.reports import StatusReports
 from pyswarm.agent.session import Session
@@ -86,7 +88,7 @@ class Agent:
             identity=identity,
             managers=managers,
             underlay_addr=underlay_addr,
-            describe=lambda: self._health.description,
+            describe=lambda: self.description,
             worker=self._worker,
             reports=self._reports,
             applied=self._applied,
@@ -94,6 +96,7 @@ class Agent:
             metrics=self._metrics,
             on_session=on_session,
         )
+        self._listening = ListeningPorts(clock, self._worker.lent_ports, self._description_changed)
         self._started = False
 
     async def start(self) -> None:
@@ -101,11 +104,13 @@ class Agent:
         self._worker.load(await self._journal.open())
         self._started = True
         self._tasks.spawn(self._health.run(), "engine")
+        self._tasks.spawn(self._listening.run(), "listening")
         self._tasks.spawn(self._run_session(), "session")
 
     async def _run_session(self) -> None:
         # The first thing the leader hears should be what this host has.
         await self._health.asked()
+        await self._listening.look()
         await self._session.run()
 
     async def stop(self) -> None:
@@ -167,7 +172,7 @@ class Agent:
     @property
     def description(self) -> NodeDescription:
         """What this node says about itself."""
-        return self._health.description
+        return msgspec.structs.replace(self._health.description, listening=self._listening.ports)
 
     @property
     def statuses(self) -> dict[str, TaskStatus]:

@@ -83,6 +83,11 @@ class Worker:
         """What was last observed of each task."""
         return {task_id: manager.record.status for task_id, manager in self._managers.items()}
 
+    def lent_ports(self) -> set[tuple[str, int]]:
+        """The ports of this host, as (protocol, number), that tasks have or are about to have."""
+        ports = [port for m in self._managers.values() for port in (*m.task.ports, *m.record.status.port_status)]
+        return {(p.protocol, p.published_port) for p in ports if p.publish_mode == "host"}
+
     # --- from the database ---
 
     def load(self, contents: Contents) -> None:
