@@ -288,8 +288,8 @@ class Overlay:
                 self._tell()
 
     def _tell(self) -> None:
-        """Say up to where the leader's writes are in force: in names and virtual IPs as well as in published ports.
-        A network that failed has no part in who is found."""
+        """Say up to where the leader's writes are in force, in names, virtual IPs and published ports. A network
+        that failed has no part in who is found."""
         if self._found is None or self._led is None:
             return
         fence = min(self._found.fence, self._led.fence)

@@ -114,6 +114,7 @@ class Dispatcher:
                 group.create_task(self._follow(), name="dispatcher.follow")
                 group.create_task(self._watch_silence(), name="dispatcher.silence")
                 group.create_task(self._statuses.run(), name="dispatcher.statuses")
+                group.create_task(self._withdrawals.run(), name="dispatcher.withdrawals")
         finally:
             self._active = False
             error = not_leader(self._raft)
@@ -442,7 +443,6 @@ class Dispatcher:
             if late_s > LATE_TICK_S:
                 log.warning("this manager stood still; nodes get that much more time", late_s=round(late_s, 3))
                 self._liveness.postpone(late_s)
-            self._withdrawals.look()
             try:
                 await self._settle_states()
             except PyswarmError as exc:

@@ -4,8 +4,12 @@ A running task is found by name, by its service's virtual IP and through publish
 agent is told to stop it only after the leader has written to etcd that it is not ready (``synced``), and every
 host that is heard of has said that it has that in force (``applied``); at the latest after ``PATIENCE_S``, which
 is as long as Docker's swarm always waits. Until then its agent is shown the task as if it were to run on.
+
+A request that was led there a moment before is then on its way, or being answered by a program that ends without
+further ado when told to: it gets ``LINGER_S`` more.
 """
 
+import asyncio
 from collections.abc import Callable, Collection
 
 import msgspec
@@ -16,17 +20,21 @@ from pyswarm.overlay.registry.model import Fence
 
 #: A host whose etcd or data plane is not in order must not keep tasks from stopping for ever.
 PATIENCE_S = 2.0
+LINGER_S = 0.2
+#: How often time is looked at while tasks are held.
+TICK_S = 0.05
 _NOTHING: Fence = (0, 0)
 
 
 class _Held(msgspec.Struct):
     """``index`` is the store's at which the task was to stop; ``fence`` what hosts must have in force, once known.
-    ``released``: its agent may know."""
+    ``free_at_s``: when its agent may know, once every host has answered. ``released``: it does."""
 
     node_id: str
     index: int
     until_s: float
     fence: Fence | None = None
+    free_at_s: float | None = None
     released: bool = False
 
 
@@ -39,9 +47,11 @@ class Withdrawals:
     """``hosts`` are the nodes whose word is waited for; ``release`` is told of a task (and its node) that need not
     be held any longer."""
 
-    def __init__(self, clock: Clock, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, clock: Clock, *, patience_s: float = PATIENCE_S, linger_s: float = LINGER_S) -> None:
         self._clock = clock
         self._patience_s = patience_s
+        self._linger_s = linger_s
+        self._holding = asyncio.Event()
         self._held: dict[str, _Held] = {}
         self._applied: dict[str, Fence] = {}
         self._synced: tuple[int, Fence] | None = None
@@ -53,6 +63,15 @@ class Withdrawals:
         self._hosts, self._release = hosts, release
         self._held, self._applied, self._synced = {}, {}, None
 
+    async def run(self) -> None:
+        """Release what only time holds, until cancelled."""
+        while True:
+            await self._holding.wait()
+            await self._clock.sleep(TICK_S)
+            self.look()
+            if all(held.released for held in self._held.values()):
+                self._holding.clear()
+
     def shown(self, task: Task) -> Task:
         """The task as its agent is to see it now."""
         if task.desired_state.rank <= TaskState.RUNNING.rank or not is_found(task):
@@ -63,6 +82,7 @@ class Withdrawals:
             until_s = self._clock.monotonic() + self._patience_s
             held = self._held[task.id] = _Held(task.node_id, task.version.index, until_s)
             self._note_fence(held)
+            self._holding.set()
         held.released = held.released or self._is_free(held)
         if held.released:
             return task
@@ -85,7 +105,7 @@ class Withdrawals:
         self.look()
 
     def look(self) -> None:
-        """Release what can be released now: after news, when a host is lost, and now and then for patience."""
+        """Release what can be released now: after news, when a host is lost, and when time has passed."""
         for task_id, held in list(self._held.items()):
             if not held.released and self._is_free(held):
                 held.released = True
@@ -96,7 +116,8 @@ class Withdrawals:
         self._held.pop(task_id, None)
 
     def _is_free(self, held: _Held) -> bool:
-        if self._clock.monotonic() >= held.until_s:
-            return True
-        fence = held.fence
-        return fence is not None and all(self._applied.get(host, _NOTHING) >= fence for host in self._hosts())
+        now_s, fence = self._clock.monotonic(), held.fence
+        if fence is not None and held.free_at_s is None:
+            answered = all(self._applied.get(host, _NOTHING) >= fence for host in self._hosts())
+            held.free_at_s = now_s + self._linger_s if answered else None
+        return now_s >= min(held.until_s, held.free_at_s if held.free_at_s is not None else held.until_s)

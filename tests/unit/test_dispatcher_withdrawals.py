@@ -1,5 +1,7 @@
 """A task that is to stop is held until no host leads anybody to it."""
 
+import asyncio
+
 import msgspec
 import pytest
 from support.agents import a_network, a_task
@@ -7,7 +9,7 @@ from support.virtual_clock import VirtualClock
 
 from pyswarm.agent.applied import AppliedMark
 from pyswarm.common.types import Task, TaskState, TaskStatus, Version
-from pyswarm.manager.dispatcher.withdrawals import PATIENCE_S, Withdrawals
+from pyswarm.manager.dispatcher.withdrawals import LINGER_S, PATIENCE_S, TICK_S, Withdrawals
 
 HOSTS = ["n1", "n2"]
 
@@ -17,7 +19,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
-        self.withdrawals = Withdrawals(self.clock)
+        self.withdrawals = Withdrawals(self.clock, linger_s=0.0)
         self.hosts = list(HOSTS)
         self.released: list[tuple[str, str]] = []
         self.withdrawals.begin(lambda: self.hosts, lambda node, task: self.released.append((node, task)))
@@ -83,6 +85,23 @@ async def test_a_host_that_never_answers_holds_it_for_a_while_only(bench: Bench)
     assert bench.seen(task) is TaskState.SHUTDOWN
     await bench.clock.advance(0.1)
     assert bench.seen(task) is TaskState.SHUTDOWN, "a second stream of assignments does not hold it again"
+
+
+async def test_requests_on_their_way_get_a_moment_more() -> None:
+    clock, released = VirtualClock(), list[str]()
+    withdrawals = Withdrawals(clock)
+    withdrawals.begin(lambda: ["n1"], lambda node, task: released.append(task))
+    running = asyncio.ensure_future(withdrawals.run())
+    task = ending()
+    withdrawals.shown(task)
+    withdrawals.synced(7, (1, 7))
+    withdrawals.applied("n1", (1, 7))
+    await clock.advance(LINGER_S - 0.01)
+    assert released == []
+    await clock.advance(2 * TICK_S)
+    assert released == [task.id]
+    assert withdrawals.shown(task) is task
+    running.cancel()
 
 
 def test_a_host_that_is_lost_is_not_waited_for(bench: Bench) -> None:
