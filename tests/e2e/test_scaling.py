@@ -31,7 +31,7 @@ def web(cluster: Cluster) -> Iterator[None]:
     sh("h1", "pyswarm", "network", "create", "-d", "overlay", "front")
     create = ("pyswarm", "service", "create", "-d", "--network", "front")
     sh("h1", *create, "--name", "web", "--replicas", "4", "-p", f"{PORT}:80", "busybox:latest", *SERVER)
-    sh("h1", *create, "--name", "client", "busybox:latest", "sleep", "3600")
+    sh("h1", *create, "--name", "client", "busybox:latest", "sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait")
     cluster.wait_running("web", 4)
     cluster.wait_running("client", 1)
     yield
