@@ -27,9 +27,16 @@ class DataPlane(Protocol):
         ...
 
     def set_client(
-        self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], *, pid: int = 0
+        self,
+        client_id: str,
+        addrs: Iterable[str],
+        network_ids: Iterable[str],
+        *,
+        egress_addr: str = "",
+        pid: int = 0,
     ) -> None:
-        """A container asks for names from these addresses, and is on these networks; ``pid`` once it runs."""
+        """A container asks for names from these addresses, and is on these networks. ``egress_addr``: its address
+        on the way out of the host, when it has one and it is known; ``pid`` once it runs."""
         ...
 
     def forget_client(self, client_id: str) -> None:

@@ -86,10 +86,9 @@ class NetworkKeeper:
         """Have the task's container given the names on its networks, as far as its addresses are known."""
         if task.networks:
             addrs = [wanted.addr.partition("/")[0] for wanted in task.networks]
-            if container.egress_addr:
-                addrs.append(container.egress_addr)
-            networks = [n.network_id for n in task.networks if self._has_names(n)]
-            self._overlay.set_client(task.id, addrs, networks, pid=container.pid if container.running else 0)
+            named = [attached.network_id for attached in task.networks if self._has_names(attached)]
+            pid = container.pid if container.running else 0
+            self._overlay.set_client(task.id, addrs, named, egress_addr=container.egress_addr, pid=pid)
 
     def _has_names(self, attached: TaskNetwork) -> bool:
         """Those that merely share the ingress network have nothing to do with each other."""

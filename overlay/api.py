@@ -136,6 +136,7 @@ class Overlay:
         self._untold: list[tuple[int, int]] = []  # marks that were asked for, in order
         self._state: OverlayState | None = None
         self._attached: dict[str, LocalNetwork] = {}
+        self._ways_in: dict[str, str] = {}  # of this host's tasks; empty for one that has ended
         self._reported: dict[str, str] = {}  # what was last logged of each network, to say it once
         self._last_pass_s = 0.0
         self._retrying = False
@@ -206,21 +207,33 @@ class Overlay:
                 await self._in_thread(mesh.remove)
 
     def set_client(
-        self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], *, pid: int = 0
+        self,
+        client_id: str,
+        addrs: Iterable[str],
+        network_ids: Iterable[str],
+        *,
+        egress_addr: str = "",
+        pid: int = 0,
     ) -> None:
         """A container of this host asks for names from any of ``addrs``, and may see what is on these networks.
 
-        Containers with a way out of the host ask from their address there, not from one of a cluster network.
-        ``pid`` is one of its processes once it runs: services' virtual IPs lead somewhere from then on.
+        Containers with a way out of the host ask from their address there (``egress_addr``), not from one of a
+        cluster network, and are led to by it what comes to their published ports. ``pid`` is one of its processes
+        once it runs: services' virtual IPs lead somewhere from then on.
         """
         addrs, network_ids = tuple(addrs), tuple(network_ids)
-        self._name_service.set_client(client_id, addrs, network_ids)
+        self._name_service.set_client(client_id, (*addrs, egress_addr) if egress_addr else addrs, network_ids)
         self._vips.set_client(client_id, addrs, network_ids, pid)
+        if egress_addr and self._ways_in.get(client_id) != egress_addr:
+            self._ways_in[client_id] = egress_addr
+            self._wake()
 
     def forget_client(self, client_id: str) -> None:
-        """The container asks no more; one never heard of is fine."""
+        """The container asks no more, and answers no more; one never heard of is fine."""
         self._name_service.forget_client(client_id)
         self._vips.forget_client(client_id)
+        self._ways_in[client_id] = ""  # until the registry has forgotten it too
+        self._wake()
 
     def attached(self) -> tuple[LocalNetwork, ...]:
         """The networks this host takes part in."""
@@ -235,8 +248,8 @@ class Overlay:
         async with self._lock:
             outcome = await self._pass(list(self._attached.values()))
             if self._state is not None and self._mesh is not None:
-                mesh, state = self._mesh, self._state
-                await self._in_thread(lambda: mesh.run(state))
+                mesh, state, ways = self._mesh, self._state, dict(self._ways_in)
+                await self._in_thread(lambda: mesh.run(state, ways))
         for error in outcome.failures.values():
             raise error
 
@@ -318,13 +331,16 @@ class Overlay:
         """One look at published ports, with the lock held; whether they lead where ``state`` says."""
         if state is None or (mesh := self._mesh) is None:
             return True
-        started = self._clock.monotonic()
+        started, ways = self._clock.monotonic(), dict(self._ways_in)
         try:
-            outcome = await self._in_thread(lambda: mesh.run(state))
+            outcome = await self._in_thread(lambda: mesh.run(state, ways))
         except OverlayError as exc:
             self._metrics.failures.inc()
             self._say(_MESH, str(exc))
             return False
+        there = {endpoint_id for _, endpoint_id in state.endpoints}
+        for client_id in [c for c, way in self._ways_in.items() if not way and c not in there]:
+            del self._ways_in[client_id]
         self._last_pass_s += self._clock.monotonic() - started
         self._metrics.mesh(mesh.publications, self._clock.monotonic() - started)
         self._metrics.repairs.inc(outcome.repairs)

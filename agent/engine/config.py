@@ -104,10 +104,6 @@ def container_config(
         host["Mounts"] = [mount(given) for given in mounts]
     if spec.groups:
         host["GroupAdd"] = list(spec.groups)
-    if task.mesh_network_id:
-        # Published ports are reached on the network's device, and clients answered through another one: a strict
-        # check of senders, which a container has from its host, would drop what comes in.
-        host["Sysctls"] = {"net.ipv4.conf.all.rp_filter": "2"}
     bindings = port_bindings(task)
     if bindings:
         host["PortBindings"] = bindings

@@ -10,13 +10,13 @@ import subprocess
 from collections.abc import Sequence
 
 from pyswarm.overlay.errors import OverlayError
-from pyswarm.overlay.mesh.names import DEVICE, ENTRY_MARK, MARK_MASK
+from pyswarm.overlay.mesh.names import DEVICE, ENTRY_MARK, ORIGIN_MARK
 
 CHAIN = "DOCKER-USER"
 RULES = (
     f"-i {DEVICE} -j ACCEPT",
     f"-o {DEVICE} -j ACCEPT",
-    f"-m connmark --mark {ENTRY_MARK:#x}/{MARK_MASK:#x} -j ACCEPT",
+    f"-m connmark --mark {ENTRY_MARK:#x}/{ENTRY_MARK | ORIGIN_MARK:#x} -j ACCEPT",
 )
 _END = f"-A {CHAIN} -j RETURN"
 _PROGRAM = "iptables"

@@ -10,8 +10,8 @@ from pyswarm.overlay.linux import wire
 from pyswarm.overlay.linux.kernel import Kernel
 from pyswarm.overlay.linux.links import apply_link_op, find_underlay, index_of, vxlan_links
 from pyswarm.overlay.linux.routing import change_routing, our_routes, our_rules
-from pyswarm.overlay.linux.settings import devices_with_settings, read_setting, write_setting
-from pyswarm.overlay.mesh.names import DEVICE
+from pyswarm.overlay.linux.settings import read_setting, write_setting
+from pyswarm.overlay.mesh.names import DEVICE, EGRESS_BRIDGES
 from pyswarm.overlay.mesh.objects import (
     DelAddr,
     DelRoute,
@@ -23,10 +23,12 @@ from pyswarm.overlay.mesh.objects import (
     RoutingOp,
     SetSetting,
 )
-from pyswarm.overlay.mesh.plan import EGRESS_BRIDGES, MeshOp
-from pyswarm.overlay.objects import CreateVxlan, DeleteLink, EntryOp, SetLink, Underlay, is_overlay_bridge
+from pyswarm.overlay.mesh.plan import MeshOp
+from pyswarm.overlay.objects import CreateVxlan, DeleteLink, EntryOp, SetLink, Underlay
 
 _EEXIST, _EADDRNOTAVAIL = 17, 99
+_OWN_SETTINGS = ("rp_filter", "src_valid_mark", "route_localnet")
+_BRIDGE_SETTINGS = ("route_localnet",)
 
 
 class MeshDoor:
@@ -40,6 +42,15 @@ class MeshDoor:
     def underlay(self, addr: str) -> Underlay:
         """The device this host's address between hosts is on."""
         return find_underlay(self._ipr, addr)
+
+    def egress_subnets(self) -> tuple[str, ...]:
+        """Those of the bridges that lead out of the host."""
+        found = []
+        for bridge in EGRESS_BRIDGES:
+            if (index := index_of(self._ipr, bridge)) is not None:
+                for entry in self._ipr.get_addr(index=index, family=2):
+                    found.append(f"{entry.get_attr('IFA_LOCAL')}/{entry['prefixlen']}")
+        return tuple(found)
 
     def look(self) -> MeshKernel:
         """Everything of the mesh, and the settings of the devices it concerns."""
@@ -97,15 +108,8 @@ class MeshDoor:
 
 
 def _settings() -> Iterable[tuple[tuple[str, str], str]]:
-    for device in devices_with_settings():
-        wanted: tuple[str, ...] = ()
-        if device == DEVICE:
-            wanted = ("rp_filter", "src_valid_mark", "route_localnet")
-        elif device == "all" or device in EGRESS_BRIDGES:
-            wanted = ("rp_filter",)
-        elif is_overlay_bridge(device):
-            wanted = ("route_localnet",)
-        for name in wanted:
+    for device, settings in ((DEVICE, _OWN_SETTINGS), *((bridge, _BRIDGE_SETTINGS) for bridge in EGRESS_BRIDGES)):
+        for name in settings:
             if (value := read_setting(device, name)) is not None:
                 yield (device, name), value
 

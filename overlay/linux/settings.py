@@ -7,14 +7,6 @@ from pyswarm.overlay.errors import OverlayError
 _ROOT = Path("/proc/sys/net/ipv4/conf")
 
 
-def devices_with_settings() -> list[str]:
-    """The devices there are, and ``all``."""
-    try:
-        return [entry.name for entry in _ROOT.iterdir()]
-    except OSError as exc:
-        raise OverlayError(f"cannot read {_ROOT}: {exc.strerror}") from exc
-
-
 def read_setting(device: str, name: str) -> str | None:
     """None for a device that is not there (any more)."""
     try:

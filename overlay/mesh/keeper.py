@@ -2,6 +2,7 @@
 of what was in place, to tell repairs from changes, and to change the table of nftables rather than rewrite it."""
 
 import contextlib
+from collections.abc import Mapping
 
 import msgspec
 
@@ -12,8 +13,8 @@ from pyswarm.overlay.linux.meshkernel import open_mesh
 from pyswarm.overlay.linux.nft import Nft
 from pyswarm.overlay.mesh import names
 from pyswarm.overlay.mesh import table as tables
-from pyswarm.overlay.mesh.objects import Mesh, Publication, SetSetting
-from pyswarm.overlay.mesh.plan import desired_mesh, is_stale, plan_mesh
+from pyswarm.overlay.mesh.objects import Backend, Mesh, Publication, SetSetting
+from pyswarm.overlay.mesh.plan import Surroundings, desired_mesh, is_stale, plan_mesh
 from pyswarm.overlay.mesh.table import Table
 from pyswarm.overlay.objects import Entries
 from pyswarm.overlay.registry.model import OverlayState
@@ -38,12 +39,24 @@ class MeshKeeper:
         self._loaded: Table | None = None
         self._listing = ""
         self._index = 0
+        #: What an earlier process knew of tasks that went on meanwhile: network address -> way in.
+        self._adopted: dict[str, str] | None = None
 
-    def run(self, state: OverlayState) -> Outcome:
-        """Bring this host's part to what the cluster's state says. Raises OverlayError; another pass goes on."""
+    def run(self, state: OverlayState, ways_in: Mapping[str, str]) -> Outcome:
+        """Bring this host's part to what the cluster's state says. ``ways_in``: the address of each task of this
+        host on the bridge that leads out; empty for one that ended. Raises OverlayError; another pass goes on."""
+        if self._adopted is None:
+            self._adopted = _ways_in_place()
+        known = {e.endpoint_id: way for e in state.endpoints.values() if (way := self._adopted.get(e.addr))}
         with open_mesh() as door:
-            want = desired_mesh(state, self._node_id, door.underlay(self._underlay_addr), self._port)
-        return self._bring(want)
+            here = Surroundings(
+                node_id=self._node_id,
+                underlay=door.underlay(self._underlay_addr),
+                port=self._port,
+                ways_in={**known, **ways_in},
+                egress_subnets=door.egress_subnets(),
+            )
+        return self._bring(desired_mesh(state, here))
 
     def remove(self) -> bool:
         """Take everything of the mesh away, also what an earlier process made; whether there was anything."""
@@ -62,7 +75,7 @@ class MeshKeeper:
             chain = keep_user_chain(want.table is not None)
             door.apply(after)
             self._index = door.index()
-        if known is None or _led(known) - _led(want) or known.alive - want.alive:
+        if known is None or _led(known) - _led(want):
             outcome.flows_ended = forget_flows(lambda flow: is_stale(flow, want))
         outcome.operations = len(before) + len(after) + changed + chain
         if known == want:
@@ -125,6 +138,14 @@ def _listed(nft: Nft) -> str | None:
     return None
 
 
-def _led(mesh: Mesh) -> set[tuple[str, int, str]]:
-    """Where each published port leads."""
-    return {(p.protocol, p.published, addr) for p in mesh.publications for addr in p.ready}
+def _ways_in_place() -> dict[str, str]:
+    with Nft() as nft, contextlib.suppress(OverlayError):
+        listed = nft.listing(f"list map ip {names.NFT_TABLE} ways_in")
+        pairs = [pair for entry in listed if "map" in entry for pair in entry["map"].get("elem", ())]
+        return {str(addr): str(way) for addr, way in pairs}
+    return {}
+
+
+def _led(mesh: Mesh) -> set[tuple[str, int, Backend]]:
+    """Where each published port leads, and where it may have led."""
+    return {(p.protocol, p.published, backend) for p in mesh.publications for backend in p.backends}

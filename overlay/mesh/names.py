@@ -11,6 +11,8 @@ from typing import Final
 DEVICE: Final = "pswin"
 VNI: Final = 4095
 ALIAS: Final = "pyswarm:mesh"
+#: The bridges through which containers leave the host, and their replies with them.
+EGRESS_BRIDGES: Final = ("pswgw", "docker_gwbridge")
 NFT_TABLE: Final = "pyswarm_mesh"
 #: Whose rules and routes are ours, as the kernel keeps it with each.
 ROUTE_PROTOCOL: Final = 112

@@ -33,13 +33,27 @@ class Route(msgspec.Struct, frozen=True):
         return self.table, self.dst
 
 
+class Backend(msgspec.Struct, frozen=True):
+    """A task that may still run, by its address on the network. ``way_in``: for one of this host, its address on
+    the bridge that leads out. ``ready``: it is led to; else only what it began goes on."""
+
+    addr: str
+    way_in: str = ""
+    ready: bool = True
+
+
 class Publication(msgspec.Struct, frozen=True):
-    """A published port: ``ready`` are the addresses it leads to; ``port`` is the one in the container."""
+    """A published port and the tasks behind it; ``port`` is the one in the containers."""
 
     protocol: str
     published: int
     port: int
-    ready: tuple[str, ...]
+    backends: tuple[Backend, ...]
+
+    @property
+    def ready(self) -> tuple[Backend, ...]:
+        """Those it leads to."""
+        return tuple(backend for backend in self.backends if backend.ready)
 
 
 class MeshLink(msgspec.Struct, frozen=True):
@@ -61,12 +75,11 @@ class Mesh(msgspec.Struct, frozen=True):
     routes: frozenset[Route] = frozenset()
     table: Table | None = None
     publications: tuple[Publication, ...] = ()
-    #: Addresses of all tasks that may still run, ready or not.
-    alive: frozenset[str] = frozenset()
 
 
 class MeshKernel(msgspec.Struct, frozen=True):
-    """What the kernel has of it. ``settings`` are those of the devices that matter: (device, name) -> value."""
+    """What the kernel has of it. ``settings`` are those that matter, of the mesh's device and of the bridges that
+    lead out: (device, name) -> value."""
 
     link: VxlanLink | None = None
     addrs: frozenset[str] = frozenset()

@@ -2,16 +2,24 @@
 close the gap. Pure, and without memory, as `overlay.plan`.
 
 A connection to a published port is led (DNAT) to a ready task by the host it came to, marked there, and the mark
-chooses its route: through the mesh's device, or the network's bridge if the task is here. On the task's host the
-mark says which host it came from, and replies are routed back to it, whatever the client's address: so the task
-sees that address, and the entry host undoes the change of destination.
+chooses its route: through the mesh's device, or straight to the task if it is here. On the task's host the mark
+says which host it came from, and replies are routed back to it, whatever the client's address: so the task sees
+that address, and the entry host undoes the change of destination.
+
+Between hosts a task goes by its address on the network. Its own host leads on to its address on the bridge that
+leads out, by which its replies go: a server that does not care from which of its addresses it answers, as many do
+over UDP, then answers from the one it was asked at.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, collapse_addresses
+
+import msgspec
 
 from pyswarm.overlay.mesh import names
 from pyswarm.overlay.mesh.objects import (
+    Backend,
     DelAddr,
     DelRoute,
     DelRule,
@@ -39,7 +47,6 @@ from pyswarm.overlay.objects import (
     SetLink,
     Underlay,
     VxlanParams,
-    is_overlay_bridge,
 )
 from pyswarm.overlay.plan import normal_addr, normal_host
 from pyswarm.overlay.registry.model import MAX_MESH_INDEX, EndpointEntry, OverlayState, ServiceEntry
@@ -49,13 +56,23 @@ MeshOp = (
     | RoutingOp | SetSetting
 )  # fmt: skip
 
-#: The bridges through which containers leave the host, and their replies with them.
-EGRESS_BRIDGES = ("pswgw", "docker_gwbridge")
 _ANYWHERE = "0.0.0.0"  # noqa: S104 - a destination, not an address to listen on
 
 
-def desired_mesh(state: OverlayState, node_id: str, underlay: Underlay, port: int) -> Mesh:
+class Surroundings(msgspec.Struct, frozen=True):
+    """What the plan has to know of this host. ``ways_in``: the address at which each task of this host answers, by
+    its id. ``egress_subnets``: those of the bridges that lead out, which every task is on."""
+
+    node_id: str
+    underlay: Underlay
+    port: int
+    ways_in: Mapping[str, str] = {}
+    egress_subnets: tuple[str, ...] = ()
+
+
+def desired_mesh(state: OverlayState, here: Surroundings) -> Mesh:
     """What this host shall have; nothing while no service publishes a port."""
+    node_id, underlay = here.node_id, here.underlay
     services = {s.service_id: s for s in state.services.values() if s.ports and s.mesh_network_id}
     if not services:
         return Mesh()
@@ -63,30 +80,26 @@ def desired_mesh(state: OverlayState, node_id: str, underlay: Underlay, port: in
     own = state.nodes[node_id].mesh_index if node_id in state.nodes else 0
     reachable = {node_id: 0} | ({node: index for index, (node, _) in peers.items()} if own else {})
     holders = _holders(state, services, reachable)
-    publications = _publications(services, holders)
-    targets = {
-        (addr, p.protocol, p.target)
-        for addr, e in holders.items()
-        if e.node_id == node_id
-        for p in services[e.service_id].ports
-    }
+    local = {addr: here.ways_in.get(e.endpoint_id, "") for addr, e in holders.items() if e.node_id == node_id}
+    publications = _publications(services, holders, local)
+    targets = {(addr, p.protocol, p.target) for addr in local for p in services[holders[addr].service_id].ports}
     table = mesh_table(
         publications=publications,
         origins={names.mesh_mac(index): names.origin_mark(index) for index in peers},
         members=sorted({a for n in state.nodes.values() if (a := normal_host(n.underlay_addr, "")) is not None}),
-        networks=sorted({n.subnet for n in state.networks.values() if n.subnet and ":" not in n.subnet}),
+        inside=_disjoint([*(n.subnet for n in state.networks.values()), *here.egress_subnets]),
         vnis=sorted({names.VNI} | {n.vni for n in state.networks.values()}),
         targets=sorted(targets),
-        port=port,
+        ways_in={addr: way for addr, way in sorted(local.items()) if way},
+        port=here.port,
         mtu=underlay.overlay_mtu(),
     )
-    alive = frozenset(addr for e in state.endpoints.values() if (addr := normal_addr(e.addr)) is not None)
     if not own:
-        return Mesh(table=table, publications=publications, alive=alive)
+        return Mesh(table=table, publications=publications)
     remote = {addr: reachable[e.node_id] for addr, e in holders.items() if e.node_id != node_id}
     return Mesh(
         link=MeshLink(
-            params=VxlanParams(names.VNI, underlay.addr, port, underlay.index),
+            params=VxlanParams(names.VNI, underlay.addr, here.port, underlay.index),
             mac=names.mesh_mac(own),
             mtu=underlay.overlay_mtu(),
             addr=names.mesh_addr(own),
@@ -97,8 +110,13 @@ def desired_mesh(state: OverlayState, node_id: str, underlay: Underlay, port: in
         routes=_routes(own, peers, remote),
         table=table,
         publications=publications,
-        alive=alive,
     )
+
+
+def _disjoint(subnets: Iterable[str]) -> list[str]:
+    """Each address in one of them only, as nftables wants it."""
+    parsed = [IPv4Network(subnet, strict=False) for subnet in subnets if subnet and ":" not in subnet]
+    return [str(subnet) for subnet in sorted(collapse_addresses(parsed))]
 
 
 def _peers(state: OverlayState, node_id: str, underlay: Underlay) -> dict[int, tuple[str, str]]:
@@ -134,17 +152,20 @@ def _holders(
     return holders
 
 
-def _publications(services: dict[str, ServiceEntry], holders: dict[str, EndpointEntry]) -> tuple[Publication, ...]:
+def _publications(
+    services: dict[str, ServiceEntry], holders: dict[str, EndpointEntry], local: dict[str, str]
+) -> tuple[Publication, ...]:
     """One for each published port; of two services with one port, which must not be, the first by id has it."""
-    ready: dict[str, list[str]] = {service_id: [] for service_id in services}
-    for addr in sorted(holders):
-        if holders[addr].ready:
-            ready[holders[addr].service_id].append(addr)
+    backends: dict[str, list[Backend]] = {service_id: [] for service_id in services}
+    for addr, endpoint in sorted(holders.items()):
+        way_in = local.get(addr, "")
+        if way_in or addr not in local:
+            backends[endpoint.service_id].append(Backend(addr, way_in, endpoint.ready))
     found: dict[tuple[str, int], Publication] = {}
     for service_id in sorted(services):
         for port in services[service_id].ports:
             if port.protocol in ("tcp", "udp"):
-                publication = Publication(port.protocol, port.published, port.target, tuple(ready[service_id]))
+                publication = Publication(port.protocol, port.published, port.target, tuple(backends[service_id]))
                 found.setdefault((port.protocol, port.published), publication)
     return tuple(found[key] for key in sorted(found))
 
@@ -201,9 +222,7 @@ def plan_mesh(want: Mesh, have: MeshKernel) -> tuple[list[MeshOp], list[MeshOp]]
     before += _plan_settings(want, have)
     rules = Counter(have.rules)
     before += [PutRule(rule) for rule in sorted(want.rules - rules.keys(), key=lambda r: -r.priority)]
-    after += [
-        DelRule(rule) for rule in rules - Counter(want.rules) for _ in range(rules[rule] - (rule in want.rules))
-    ]
+    after += [DelRule(rule) for rule in (rules - Counter(want.rules)).elements()]
     kept = {route.key for route in want.routes}
     after += [DelRoute(route) for route in routes if route.key not in kept]
     if have.link is not None and want.link is not None and not fresh:
@@ -236,21 +255,11 @@ def _plan_link(want: Mesh, have: MeshKernel) -> tuple[list[MeshOp], list[MeshOp]
 
 
 def _plan_settings(want: Mesh, have: MeshKernel) -> list[MeshOp]:
-    """Packets come in where no route leads out to their sender, by design: a strict check of that would drop them.
-    It is relaxed on the devices concerned only. The mesh's own is checked by the marks' routes instead; a device's
-    setting of 2 (loose) outweighs a host-wide 1 (strict)."""
-    wanted: dict[tuple[str, str], str] = {}
-    active = want.table is not None
-    for device, name in have.settings:
-        if name == "route_localnet" and is_overlay_bridge(device):
-            wanted[device, name] = "1" if active else "0"  # for 127.0.0.1:port
-        if (
-            name == "rp_filter"
-            and device in EGRESS_BRIDGES
-            and want.table is not None
-            and _is_strict(have, device)
-        ):
-            wanted[device, name] = "2"
+    """On the mesh's device packets come in to whose sender another route leads, by design: a check of that would
+    drop them. It goes by the marks' routes there, and the device's own 2 (loose) outweighs a host-wide 1 (strict).
+    The other settings let 127.0.0.1:port work."""
+    local = "1" if want.table is not None else "0"
+    wanted = {(device, name): local for device, name in have.settings if device != names.DEVICE}
     if want.link is not None:
         wanted |= {
             (names.DEVICE, "rp_filter"): "2",
@@ -264,19 +273,14 @@ def _plan_settings(want: Mesh, have: MeshKernel) -> list[MeshOp]:
     ]
 
 
-def _is_strict(have: MeshKernel, device: str) -> bool:
-    return max(have.settings.get((d, "rp_filter"), "0") for d in ("all", device)) == "1"
-
-
 def is_stale(flow: Flow, want: Mesh) -> bool:
     """Whether an existing connection leads nowhere any more. It would go on for as long as its client sends.
 
     TCP to a task that still runs is let finish. UDP has no end: a client that sends from one port for ever is led
     to another task as soon as its own is not ready any more.
     """
-    if flow.protocol == "tcp":
-        return flow.addr not in want.alive
-    return not any(
-        (p.protocol, p.published, p.port) == (flow.protocol, flow.published, flow.port) and flow.addr in p.ready
-        for p in want.publications
-    )
+    for p in want.publications:
+        if (p.protocol, p.published, p.port) == (flow.protocol, flow.published, flow.port):
+            there = p.backends if flow.protocol == "tcp" else p.ready
+            return not any(flow.addr in (backend.addr, backend.way_in) for backend in there)
+    return True

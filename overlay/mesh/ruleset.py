@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyswarm.overlay.mesh import names
-from pyswarm.overlay.mesh.objects import Publication
+from pyswarm.overlay.mesh.objects import Backend, Publication
 from pyswarm.overlay.mesh.table import Chain, NamedSet, Table
 
 #: IPv4 and TCP headers.
@@ -13,6 +13,8 @@ _RESOLVER = "169.254.53.53"
 
 _IN, _OUT, _NOT_IN = f'iifname "{names.DEVICE}"', f'oifname "{names.DEVICE}"', f'iifname != "{names.DEVICE}"'
 _ENTERED = f"ct mark & {names.ENTRY_MARK:#x} == {names.ENTRY_MARK:#x}"
+_ORIGINATED = f"ct mark & {names.ORIGIN_MARK:#x} == {names.ORIGIN_MARK:#x}"
+_FROM_EGRESS = "iifname { " + ", ".join(f'"{name}"' for name in names.EGRESS_BRIDGES) + " }"
 _PORT = "meta l4proto . th dport"
 _KEEP = 0xFFFFFFFF & ~names.MARK_MASK
 
@@ -22,14 +24,16 @@ def mesh_table(
     publications: Sequence[Publication],
     origins: Mapping[str, int],
     members: Iterable[str],
-    networks: Iterable[str],
+    inside: Iterable[str],
     vnis: Iterable[int],
     targets: Iterable[tuple[str, str, int]],
+    ways_in: Mapping[str, str],
     port: int,
     mtu: int,
 ) -> Table:
-    """``origins``: MAC in the mesh -> mark of connections from there. ``targets``: what may be reached through the
-    mesh on this host (address, protocol, port). ``port``: UDP port of the data path, for frames of ``vnis``."""
+    """``origins``: MAC in the mesh -> mark of connections from there. ``inside``: subnets to whose clients tasks
+    would reply directly. ``targets``: what may be reached through the mesh on this host (address, protocol, port),
+    ``ways_in`` where that is led on to. ``port``: UDP port of the data path, for frames of ``vnis``."""
     led = [p for p in publications if p.ready]
     idle = [p for p in publications if not p.ready]
     sets = {
@@ -44,9 +48,10 @@ def mesh_table(
         ),
         "origins": NamedSet("map", "ether_addr : mark", {mac: f"{mark:#x}" for mac, mark in origins.items()}),
         "members": _set("ipv4_addr", members),
-        "networks": _set("ipv4_addr ; flags interval", networks),
+        "inside": _set("ipv4_addr ; flags interval", inside),
+        "ways_in": NamedSet("map", "ipv4_addr : ipv4_addr", ways_in),
     }
-    chains = {_chain(p): Chain(_leading(p)) for p in led} | _fixed_chains(vnis, port, mtu)
+    chains = {_chain(p): Chain(_leading(p)) for p in led} | _task_chains(led) | _fixed_chains(vnis, port, mtu)
     return Table(names.NFT_TABLE, chains, sets)
 
 
@@ -66,11 +71,35 @@ def _leading(publication: Publication) -> tuple[str, ...]:
     )
     left = len(publication.ready)
     rules = [mark]
-    for addr in publication.ready:
+    for backend in publication.ready:
         chance = f"numgen random mod {left} 0 " if left > 1 else ""
-        rules.append(f"{chance}meta l4proto {publication.protocol} dnat to {addr}:{publication.port}")
+        if backend.way_in:
+            rules.append(f"{chance}goto {_task_chain(publication, backend)}")
+        else:
+            rules.append(chance + _dnat(publication, backend.addr))
         left -= 1
     return tuple(rules)
+
+
+def _task_chain(publication: Publication, backend: Backend) -> str:
+    return f"{publication.protocol}_{backend.addr.replace('.', '_')}_{publication.port}"
+
+
+def _dnat(publication: Publication, addr: str) -> str:
+    return f"meta l4proto {publication.protocol} dnat to {addr}:{publication.port}"
+
+
+def _task_chains(publications: Iterable[Publication]) -> dict[str, Chain]:
+    """To the tasks of this host. What comes from a container on the bridge that leads out cannot go back there: a
+    bridge does not send out of a port what came in by it."""
+    return {
+        _task_chain(p, backend): Chain(
+            (f"{_FROM_EGRESS} {_dnat(p, backend.addr)}", _dnat(p, backend.way_in)),
+        )
+        for p in publications
+        for backend in p.ready
+        if backend.way_in
+    }
 
 
 def _fixed_chains(vnis: Iterable[int], port: int, mtu: int) -> dict[str, Chain]:
@@ -80,7 +109,7 @@ def _fixed_chains(vnis: Iterable[int], port: int, mtu: int) -> dict[str, Chain]:
     return {
         "raw": Chain(
             # What lets 127.0.0.1:port work would let containers reach the host's own 127.0.0.1.
-            ('iifname "psw*" ip daddr 127.0.0.0/8 drop',),
+            (f"{_FROM_EGRESS} ip daddr 127.0.0.0/8 drop", f"{_IN} ip daddr 127.0.0.0/8 drop"),
             "filter hook prerouting priority -300",
         ),
         "mark_in": Chain(
@@ -89,20 +118,30 @@ def _fixed_chains(vnis: Iterable[int], port: int, mtu: int) -> dict[str, Chain]:
                 f"{_IN} ct direction original ct mark set ether saddr map @origins",
                 f"{_IN} ct direction original ct mark & {names.ORIGIN_MARK:#x} != {names.ORIGIN_MARK:#x} drop",
                 f"{_IN} meta mark set ct mark",
-                f"{_NOT_IN} ct direction reply ct mark & {names.ORIGIN_MARK:#x} == {names.ORIGIN_MARK:#x} "
-                "meta mark set ct mark",
+                f"{_NOT_IN} ct direction reply {_ORIGINATED} meta mark set ct mark",
                 f"ct direction reply {_ENTERED} {clamp}",
             ),
             "filter hook prerouting priority -150",
         ),
-        "lead_in": Chain((f"{_NOT_IN} {to_here} {_PORT} vmap @published",), "nat hook prerouting priority -105"),
+        "lead_in": Chain(
+            (
+                f"{_IN} ip daddr . {_PORT} @targets dnat to ip daddr map @ways_in",
+                f"{_NOT_IN} {to_here} {_PORT} vmap @published",
+            ),
+            "nat hook prerouting priority -105",
+        ),
         "mark_led": Chain(
             (f"ct direction original {_ENTERED} meta mark set ct mark",),
             "filter hook prerouting priority -99",
         ),
-        # Before addresses are translated, after which packets are routed anew.
+        # Before addresses are translated. What the host itself says to a connection, such as that a packet is too
+        # large, goes the way of replies.
         "mark_out": Chain(
-            (f"ct direction original {_ENTERED} meta mark set ct mark",), "filter hook output priority -150"
+            (
+                f"ct direction original {_ENTERED} meta mark set ct mark",
+                f"ct direction reply {_ORIGINATED} meta mark set ct mark",
+            ),
+            "route hook output priority -150",
         ),
         "lead_out": Chain((f"{to_here} {_PORT} vmap @published",), "nat hook output priority -105"),
         "arrive": Chain(
@@ -119,8 +158,10 @@ def _fixed_chains(vnis: Iterable[int], port: int, mtu: int) -> dict[str, Chain]:
             (
                 f"{_NOT_IN} accept",
                 f"ct direction reply {_ENTERED} accept",
-                "ct direction original ip daddr . meta l4proto . th dport @targets accept",
+                f"ct status dnat ct original ip daddr . {_PORT} @targets accept",
                 "meta l4proto icmp ct state related accept",
+                # A task that has just ended, say.
+                "ct direction original goto refuse",
                 "drop",
             ),
             "filter hook forward priority -10",
@@ -129,7 +170,7 @@ def _fixed_chains(vnis: Iterable[int], port: int, mtu: int) -> dict[str, Chain]:
             (
                 # A host's own packet, led to its own task by another host, would be taken for a forgery there.
                 f"{_OUT} ip saddr @members masquerade",
-                f"{_ENTERED} ip saddr @networks masquerade",
+                f"{_ENTERED} ip saddr @inside masquerade",
                 f"{_OUT} fib saddr type local masquerade",
                 f"{_ENTERED} ip saddr 127.0.0.0/8 masquerade",
             ),

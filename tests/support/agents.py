@@ -163,10 +163,16 @@ class RememberingOverlay:
         self.kept = set(keep_network_ids)
 
     def set_client(
-        self, client_id: str, addrs: Iterable[str], network_ids: Iterable[str], *, pid: int = 0
+        self,
+        client_id: str,
+        addrs: Iterable[str],
+        network_ids: Iterable[str],
+        *,
+        egress_addr: str = "",
+        pid: int = 0,
     ) -> None:
         """Remember."""
-        self.clients[client_id] = (list(addrs), list(network_ids))
+        self.clients[client_id] = ([*addrs, *([egress_addr] if egress_addr else [])], list(network_ids))
 
     def forget_client(self, client_id: str) -> None:
         """Forget."""

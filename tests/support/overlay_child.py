@@ -16,7 +16,7 @@ from pyswarm.common.clock import SystemClock
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import configure_logging
 from pyswarm.overlay.api import LocalNetwork, Overlay, remove_leftover_devices
-from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState
+from pyswarm.overlay.registry.model import EndpointEntry, NetworkEntry, NodeEntry, OverlayState, ServiceEntry
 
 
 def _state(raw: dict[str, list[dict[str, Any]]]) -> OverlayState:
@@ -25,6 +25,7 @@ def _state(raw: dict[str, list[dict[str, Any]]]) -> OverlayState:
         nodes={n.node_id: n for n in msgspec.convert(raw["nodes"], list[NodeEntry])},
         networks={n.network_id: n for n in msgspec.convert(raw["networks"], list[NetworkEntry])},
         endpoints={(e.network_id, e.endpoint_id): e for e in endpoints},
+        services={s.service_id: s for s in msgspec.convert(raw.get("services", []), list[ServiceEntry])},
     )
 
 
@@ -36,6 +37,13 @@ async def _obey(overlay: Overlay, registry: CollectorRegistry, command: str, val
             await overlay.attach(msgspec.convert(value, LocalNetwork))
         case "detach":
             await overlay.detach(value)
+        case "introduce":
+            task_id, addr, egress_addr = value
+            overlay.set_client(task_id, [addr], ["net1"], egress_addr)
+        case "forget":
+            overlay.forget_client(value)
+        case "leave mesh":
+            await overlay.leave_mesh()
         case "prune":
             await overlay.prune(value)
         case "leftovers":
