@@ -1,5 +1,8 @@
 """Virtual IPs: which a service gets, keeps, and gives back."""
 
+import asyncio
+from ipaddress import IPv4Interface
+
 import msgspec
 import pytest
 from support.store import local_store
@@ -58,10 +61,46 @@ def store() -> Store:
 async def test_one_on_each_network_from_the_end_of_its_range(store: Store) -> None:
     await network(store, "app", "10.0.1.0/24")
     await network(store, "back", "10.0.2.0/24", ip_range="10.0.2.128/26")
-    assert await create(store, "web", "app", "back") == ["10.0.1.251/24", "10.0.2.191/24"]
-    assert await create(store, "db", "back") == ["10.0.2.190/24"]
+    first, second = await create(store, "web", "app", "back")
+    (third,) = await create(store, "db", "back")
+    assert IPv4Interface("10.0.1.190/24") < IPv4Interface(first) < IPv4Interface("10.0.1.252/24")
+    for addr in (second, third):
+        assert IPv4Interface("10.0.2.176/24") <= IPv4Interface(addr) <= IPv4Interface("10.0.2.191/24")
+    assert second != third
     assert await create(store, "each", "app", mode="dnsrr") == []
     store.validate()
+
+
+@pytest.mark.parametrize(
+    ("subnet", "ip_range"), [("10.0.1.0/26", ""), ("10.0.1.0/26", "10.0.1.32/28"), ("10.0.1.0/26", "10.0.1.60/30")]
+)
+async def test_every_address_of_the_range_is_found(store: Store, subnet: str, ip_range: str) -> None:
+    made = await network(store, "app", subnet, ip_range)
+    first, last = (2, 62) if not ip_range else (32, 47) if ip_range.endswith("28") else (60, 62)
+    expected = {f"10.0.1.{i}/26" for i in range(first, last + 1)}
+    assert made.gateway == "10.0.1.1"
+    found = [addr for i in range(len(expected)) for addr in await create(store, f"s{i}", "app")]
+    assert set(found) == expected
+    with pytest.raises(FailedPrecondition):
+        await create(store, "one-too-many", "app")
+    store.validate()
+
+
+async def test_many_services_of_one_network_are_created_at_the_same_moment(store: Store) -> None:
+    """All look at the network as it is before any of the others is stored."""
+    await network(store, "app", "10.0.1.0/24")
+    found = await asyncio.gather(*(create(store, f"s{i}", "app") for i in range(40)))
+    assert len({addr for (addr,) in found}) == 40
+    store.validate()
+
+
+async def test_a_freed_address_is_not_the_first_choice_of_the_next_service(store: Store) -> None:
+    await network(store, "app", "10.0.1.0/24")
+    addrs = set()
+    for i in range(10):
+        addrs.update(await create(store, f"s{i}", "app"))
+        await store.update(lambda tx, i=i: tx.delete(tx.view.services.find(f"s{i}")))  # type: ignore[misc]
+    assert len(addrs) > 5
 
 
 async def test_a_small_network_is_used_up_to_the_last_address(store: Store) -> None:
@@ -79,7 +118,7 @@ async def test_it_is_kept_over_updates_and_given_back_with_the_network(store: St
     await network(store, "app", "10.0.1.0/24")
     await network(store, "back", "10.0.2.0/24")
     (first,) = await create(store, "web", "app")
-    await create(store, "other", "app")
+    other = await create(store, "other", "app")
 
     async def update(*networks: str) -> list[str]:
         def build(tx: Transaction) -> None:
@@ -90,9 +129,12 @@ async def test_it_is_kept_over_updates_and_given_back_with_the_network(store: St
         await store.update(build)
         return vips(store, "web")
 
-    assert await update("back", "app") == ["10.0.2.251/24", first]
-    assert await update("back") == ["10.0.2.251/24"]
-    assert await create(store, "third", "app") == [first]
+    both = await update("back", "app")
+    assert both[1] == first
+    assert both[0].startswith("10.0.2.")
+    assert await update("back") == both[:1]
+    assert store.view.services.by_vip("app", first) is None
+    assert vips(store, "other") == other
     store.validate()
 
 
@@ -126,7 +168,8 @@ async def test_no_task_and_no_service_get_what_another_holds(store: Store) -> No
 
 async def test_of_two_that_chose_the_same_at_once_the_second_chooses_again(store: Store) -> None:
     await network(store, "app", "10.0.1.0/24")
-    taken = Endpoint(virtual_ips=(VirtualIP("app", "10.0.1.251/24"),))
+    (early,) = await create(store, "early", "app")
+    taken = Endpoint(virtual_ips=(VirtualIP("app", early),))
     attempts = 0
 
     def build(tx: Transaction) -> None:
@@ -139,7 +182,7 @@ async def test_of_two_that_chose_the_same_at_once_the_second_chooses_again(store
         else:
             tx.create(allocate_endpoint(tx.view, service))
 
-    await create(store, "early", "app")
     await store.update(build)
-    assert (attempts, vips(store, "late")) == (2, ["10.0.1.250/24"])
+    assert attempts == 2
+    assert vips(store, "late") != [early]
     store.validate()
