@@ -161,6 +161,19 @@ class KernelNetwork(msgspec.Struct, frozen=True):
     neighbours: dict[str, str] = {}  # permanent ones on the bridge
 
 
+class Flow(msgspec.Struct, frozen=True):
+    """A flow that a network namespace remembers: where its first packet was sent, and where it is led to.
+
+    ``protocol`` is IP's number of it; ``key`` tells the kernel which flow it is.
+    """
+
+    protocol: int
+    sent_to: str
+    led_to: str
+    answered: bool
+    key: bytes = b""
+
+
 # --- operations ---
 
 

@@ -3,14 +3,15 @@
 import os
 import socket
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pyroute2 import IPRoute, NetlinkError
 
 from pyswarm.overlay.errors import OverlayError
-from pyswarm.overlay.linux.flows import forget_udp
+from pyswarm.overlay.linux.flows import Flows
 from pyswarm.overlay.linux.netns import entered
 from pyswarm.overlay.linux.nft import Nft
+from pyswarm.overlay.objects import Flow
 from pyswarm.overlay.vips import plan
 from pyswarm.overlay.vips.plan import VipTable
 
@@ -24,6 +25,9 @@ class NamespaceGone(OverlayError):
 class Namespace:
     """A container's network namespace. It is found by a process id each time, and checked to be still the same: a
     descriptor held for each container would use up those that libnftables can work with.
+
+    What changes something leaves its sockets to ``closing``: closing one waits until the kernel has tidied up
+    behind the change, some 15 ms, and closing those of many namespaces together takes no longer.
     """
 
     def __init__(self, pid: int, addrs: Collection[str]) -> None:
@@ -56,28 +60,52 @@ class Namespace:
     def read(self) -> VipTable | None:
         """What its table holds; None without a table, or with one that is not ours."""
         with self._entered(), Nft() as nft:
-            return _read(nft)
-
-    def bring(self, want: VipTable, have: VipTable | None) -> None:
-        """Have ``want`` in its table, which holds ``have``; None: there is none. Raises OverlayError."""
-        with self._entered(), Nft() as nft:
-            if have is None:
-                nft.run(plan.whole(want))
-                return
             try:
-                nft.run(plan.change(have, want))
+                return plan.parse(nft.listing(f"list table ip {plan.TABLE}"))
             except OverlayError:
-                # It is not as it was left: nothing was changed, so all of it is made anew.
-                nft.run(plan.whole(want))
-            if gone := plan.withdrawn(have, want):
-                forget_udp(gone)
+                return None
 
+    def bring(self, want: VipTable, have: VipTable | None, closing: ExitStack) -> bool:
+        """Have ``want`` in its table, which holds ``have``; None: there is none. Returns whether it was made anew.
+        Raises OverlayError."""
+        with self._entered():
+            nft = closing.enter_context(Nft())
+            if have is not None:
+                try:
+                    nft.run(plan.change(have, want))
+                except OverlayError:
+                    pass  # it is not as it was left: nothing was changed, so all of it is made anew
+                else:
+                    return False
+            nft.run(plan.whole(want))
+            return True
 
-def _read(nft: Nft) -> VipTable | None:
-    try:
-        return plan.parse(nft.listing(f"list table ip {plan.TABLE}"))
-    except OverlayError:
-        return None
+    def lead_anew(
+        self, vips: Collection[str], want: VipTable, quiet_at: int | None, closing: ExitStack
+    ) -> int | None:
+        """Forget the stale flows to ``vips`` after tasks were withdrawn; ``want`` is where the table leads now.
+
+        Looking for flows is dear, so it is left out if there were none without a connection when the table's
+        counter was at ``quiet_at``, and that has not moved. Returns what to give as ``quiet_at`` next time, None
+        while there are such flows. Raises OverlayError.
+        """
+        with self._entered():
+            flows = closing.enter_context(Flows())
+            counted = flows.counter(plan.TABLE, plan.COUNTER)
+            if counted == quiet_at:
+                return quiet_at
+            staying: list[Flow] = []
+            for protocol in plan.DATAGRAM_PROTOCOLS if flows.count() else ():
+                staying += flows.forget(lambda flow: plan.is_stale(flow, vips, want), protocol)
+            return None if any(flow.sent_to in want for flow in staying) else counted
+
+    def lead_first(self, want: VipTable, closing: ExitStack) -> None:
+        """Forget what was sent to virtual IPs before there was a table, or while it was damaged. Raises
+        OverlayError."""
+        with self._entered():
+            flows = closing.enter_context(Flows())
+            if flows.count():
+                flows.forget(lambda flow: plan.is_stale(flow, want, want))
 
 
 def _addresses() -> set[str]:

@@ -6,6 +6,7 @@ faster. Links, of which there are few, go through pyroute2.
 """
 
 import errno
+import ipaddress
 import os
 import socket
 import struct
@@ -26,7 +27,7 @@ IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 18, 1
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP, _NLM_F_REPLACE, _NLM_F_CREATE = 0x01, 0x04, 0x300, 0x100, 0x400
 _NLM_F_EXCL = 0x200
 _NLM_F_DUMP_INTR = 0x10
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+NLMSG_ERROR, NLMSG_DONE = 2, 3
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_STRICT_CHK = 270, 10, 12
 
 _HEADER = struct.Struct("=IHHII")
@@ -93,12 +94,13 @@ def mac_text(value: bytes) -> str:
 
 def addr_text(value: bytes) -> str:
     """An address of 4 or 16 bytes as text."""
-    return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value)
+    # Not inet_ntop and inet_pton: PySyncObj puts others in their place, which work on Windows only.
+    return socket.inet_ntoa(value) if len(value) == 4 else str(ipaddress.IPv6Address(value))
 
 
 def addr_bytes(addr: str) -> bytes:
     """The reverse of `addr_text`."""
-    return socket.inet_pton(socket.AF_INET6 if ":" in addr else socket.AF_INET, addr)
+    return ipaddress.IPv6Address(addr).packed if ":" in addr else socket.inet_aton(addr)
 
 
 def attr(kind: int, value: bytes) -> bytes:
@@ -124,6 +126,19 @@ def request(kind: int, body: bytes, *, put: bool, exclusive: bool = False) -> by
     put_mode = _NLM_F_CREATE | (_NLM_F_EXCL if exclusive else _NLM_F_REPLACE)
     mode = _NLM_F_REQUEST | _NLM_F_ACK | (put_mode if put else 0)
     return _HEADER.pack(16 + len(body), kind, mode, 0, 0) + body
+
+
+def question(kind: int, seq: int, body: bytes, *, dump: bool = False) -> bytes:
+    """A message that asks for a dump, or else is acknowledged."""
+    flags = _NLM_F_REQUEST | (_NLM_F_DUMP if dump else _NLM_F_ACK)
+    return _HEADER.pack(16 + len(body), kind, flags, seq, 0) + body
+
+
+def check(data: bytes, start: int, end: int) -> None:
+    """Raise the OSError that ends a dump or refuses a request, if it is one."""
+    code = -_ERRNO.unpack_from(data, start)[0] if end - start >= 4 else 0
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 class RouteSocket:
@@ -179,8 +194,7 @@ class RouteSocket:
     def _dump_once(self, request: int, reply: int, body: bytes) -> list[bytes] | None:
         """One pass over the table, or None if it changed beneath the reader."""
         self._seq += 1
-        flags = _NLM_F_REQUEST | _NLM_F_DUMP
-        self._socket.send(_HEADER.pack(16 + len(body), request, flags, self._seq, 0) + body)
+        self._socket.send(question(request, self._seq, body, dump=True))
         found: list[bytes] = []
         interrupted = False
         while True:
@@ -191,10 +205,8 @@ class RouteSocket:
                 interrupted |= bool(msg_flags & _NLM_F_DUMP_INTR)
                 if kind == reply:
                     found.append(data[start:end])
-                elif kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                    code = -_ERRNO.unpack_from(data, start)[0] if end - start >= 4 else 0
-                    if code:
-                        raise OSError(code, os.strerror(code))
+                elif kind in (NLMSG_DONE, NLMSG_ERROR):
+                    check(data, start, end)
                     return None if interrupted else found
 
     def send(self, requests: Sequence[bytes]) -> list[tuple[int, int]]:
@@ -221,7 +233,7 @@ class RouteSocket:
         while missing:
             data = self._socket.recv(1 << 18)
             for kind, _, seq, start, _ in messages(data):
-                if kind == _NLMSG_ERROR and base <= seq < base + len(batch):
+                if kind == NLMSG_ERROR and base <= seq < base + len(batch):
                     missing -= 1
                     code = -_ERRNO.unpack_from(data, start)[0]
                     if code:

@@ -5,28 +5,34 @@ of its ready tasks, for each new connection that the container opens. So the cli
 nothing is in the way of the packets, and a service can ask itself. A service without ready tasks refuses at once.
 
     table ip pswarm
-      map vips       virtual IP -> goto its chain
-      set refused    virtual IPs that nobody is behind
-      chain out      (nat, output)     ip daddr vmap @vips
-      chain refuse   (filter, output)  ip daddr @refused: reset or unreachable
-      chain v<hex>   one per virtual IP: dnat to one of its tasks, by chance
+      map vips           virtual IP -> goto its chain
+      set refused        virtual IPs that nobody is behind
+      counter datagrams  flows other than TCP's that were led to a task
+      chain out          (nat, output)     for TCP, UDP, SCTP and ICMP: ip daddr vmap @vips
+      chain refuse       (filter, output)  ip daddr @refused: reset or unreachable
+      chain v<hex>       one per virtual IP: count all but TCP, then dnat to one of its tasks, by chance
 
 A table is loaded whole into a container that has none, and then changed where it differs, each time in one
-transaction. Connections that are open stay where they lead.
+transaction. Connections that are open stay where they lead; flows without a connection, of which the kernel cannot
+tell when they end, are led anew when their task is withdrawn.
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pyswarm.overlay.objects import Flow
 from pyswarm.overlay.registry.model import OverlayState
 
 TABLE = "pswarm"
+COUNTER = "datagrams"
 #: Virtual IP -> the addresses behind it, in order.
 VipTable = Mapping[str, tuple[str, ...]]
 
 _HOOKS = {("out", "nat", -105), ("refuse", "filter", 0)}
 _PROTOCOLS = "{ tcp, udp, sctp, icmp }"
+#: UDP and ICMP: flows without a connection.
+DATAGRAM_PROTOCOLS = (17, 1)
 
 
 def tables(state: OverlayState, network_sets: Iterable[frozenset[str]]) -> dict[frozenset[str], VipTable]:
@@ -66,9 +72,10 @@ def whole(want: VipTable) -> str:
         f"add table ip {TABLE}",
         f"add map ip {TABLE} vips {{ type ipv4_addr : verdict; }}",
         f"add set ip {TABLE} refused {{ type ipv4_addr; }}",
+        f"add counter ip {TABLE} {COUNTER}",
         # Before the engine's own rules, which know nothing of these addresses.
         f"add chain ip {TABLE} out {{ type nat hook output priority -105; policy accept; }}",
-        f"add rule ip {TABLE} out ip daddr vmap @vips",
+        f"add rule ip {TABLE} out meta l4proto {_PROTOCOLS} ip daddr vmap @vips",
         f"add chain ip {TABLE} refuse {{ type filter hook output priority 0; policy accept; }}",
         f"add rule ip {TABLE} refuse ip daddr @refused meta l4proto tcp reject with tcp reset",
         f"add rule ip {TABLE} refuse ip daddr @refused reject with icmp type port-unreachable",
@@ -85,41 +92,37 @@ def change(have: VipTable, want: VipTable) -> str:
 
 def difference(have: VipTable, want: VipTable) -> Iterator[str]:
     """The commands, in an order in which nothing is removed that is still used."""
-    for vip in have.keys() - want.keys():
-        yield from _remove(vip, have[vip])
-    for vip, addrs in want.items():
-        former = have.get(vip)
-        if former == addrs:
-            continue
-        if former is not None and bool(former) != bool(addrs):
-            yield from _remove(vip, former)
-            former = None
-        if addrs:
-            yield from _lead(vip, addrs, new=former is None)
-        else:
-            yield f"add element ip {TABLE} refused {{ {vip} }}"
+    changed = [vip for vip in {**have, **want} if have.get(vip) != want.get(vip)]
+    led, lead = [vip for vip in changed if have.get(vip)], [vip for vip in changed if want.get(vip)]
+    refused = [vip for vip in changed if have.get(vip) == ()]
+    refuse = [vip for vip in changed if want.get(vip) == ()]
+    ended, begun = [vip for vip in led if vip not in lead], [vip for vip in lead if vip not in led]
+    yield from _elements("delete", "vips", [f"{vip} : goto {_chain(vip)}" for vip in ended])
+    yield from _elements("delete", "refused", refused)
+    for vip in led:
+        yield f"flush chain ip {TABLE} {_chain(vip)}"
+    for vip in ended:
+        yield f"delete chain ip {TABLE} {_chain(vip)}"
+    for vip in begun:
+        yield f"add chain ip {TABLE} {_chain(vip)}"
+    for vip in lead:
+        # A nat chain sees the first packet of a flow, and no other.
+        yield f"add rule ip {TABLE} {_chain(vip)} meta l4proto != tcp counter name {COUNTER}"
+        yield f"add rule ip {TABLE} {_chain(vip)} dnat to {_target(want[vip])}"
+    yield from _elements("add", "vips", [f"{vip} : goto {_chain(vip)}" for vip in begun])
+    yield from _elements("add", "refused", refuse)
 
 
-def _lead(vip: str, addrs: tuple[str, ...], *, new: bool) -> Iterator[str]:
-    chain = _chain(vip)
-    yield f"add chain ip {TABLE} {chain}" if new else f"flush chain ip {TABLE} {chain}"
-    target = addrs[0]
-    if len(addrs) > 1:
-        choices = ", ".join(f"{number} : {addr}" for number, addr in enumerate(addrs))
-        target = f"numgen random mod {len(addrs)} map {{ {choices} }}"
-    yield f"add rule ip {TABLE} {chain} meta l4proto {_PROTOCOLS} dnat to {target}"
-    if new:
-        yield f"add element ip {TABLE} vips {{ {vip} : goto {chain} }}"
+def _elements(verb: str, of: str, elements: Sequence[str]) -> Iterator[str]:
+    if elements:
+        yield f"{verb} element ip {TABLE} {of} {{ {', '.join(elements)} }}"
 
 
-def _remove(vip: str, addrs: tuple[str, ...]) -> Iterator[str]:
-    if not addrs:
-        yield f"delete element ip {TABLE} refused {{ {vip} }}"
-        return
-    chain = _chain(vip)
-    yield f"delete element ip {TABLE} vips {{ {vip} : goto {chain} }}"
-    yield f"flush chain ip {TABLE} {chain}"
-    yield f"delete chain ip {TABLE} {chain}"
+def _target(addrs: tuple[str, ...]) -> str:
+    if len(addrs) == 1:
+        return addrs[0]
+    choices = ", ".join(f"{number} : {addr}" for number, addr in enumerate(addrs))
+    return f"numgen random mod {len(addrs)} map {{ {choices} }}"
 
 
 def _chain(vip: str) -> str:
@@ -127,11 +130,22 @@ def _chain(vip: str) -> str:
 
 
 def parse(objects: Iterable[Mapping[str, Any]]) -> VipTable | None:
-    """What a table holds, from its listing in nftables' JSON; None when it is not as ``whole`` makes it."""
+    """What a table holds, from its listing in nftables' JSON; None when it is not as ``whole`` makes it.
+
+    A container that may change its own network can put anything there.
+    """
+    try:
+        return _parsed(objects)
+    except (AttributeError, LookupError, TypeError, ValueError, StopIteration):
+        return None
+
+
+def _parsed(objects: Iterable[Mapping[str, Any]]) -> VipTable | None:
     led: dict[str, str] = {}
     refused: list[str] = []
     chains: dict[str, list[Any]] = {}
     hooks: set[tuple[str, str, int]] = set()
+    counters: list[str] = []
     for item in objects:
         kind, body = next(iter(item.items()))
         if kind == "map" and body["name"] == "vips":
@@ -144,8 +158,12 @@ def parse(objects: Iterable[Mapping[str, Any]]) -> VipTable | None:
                 hooks.add((body["name"], body["type"], body["prio"]))
         elif kind == "rule":
             chains.setdefault(body["chain"], []).append(body["expr"])
+        elif kind == "counter":
+            counters.append(body["name"])
         elif kind not in ("metainfo", "table"):
             return None
+    if counters != [COUNTER]:
+        return None
     if hooks != _HOOKS or [len(chains.pop(name, [])) for name in ("out", "refuse")] != [1, 2]:
         return None
     found = dict.fromkeys(refused, ())
@@ -156,19 +174,22 @@ def parse(objects: Iterable[Mapping[str, Any]]) -> VipTable | None:
 
 def _addresses(rules: list[Any]) -> tuple[str, ...]:
     """Where a chain leads; to nobody, if it is none of ours."""
-    if len(rules) != 1 or len(rules[0]) != 2 or "dnat" not in rules[0][1]:
+    if [len(rule) for rule in rules] != [2, 1] or "counter" not in rules[0][1] or "dnat" not in rules[1][0]:
         return ()
-    target = rules[0][1]["dnat"].get("addr")
+    target = rules[1][0]["dnat"]["addr"]
     if isinstance(target, str):
         return (target,)
-    try:
-        choices = target["map"]["data"]["set"]
-        return tuple(addr for _, addr in sorted(choices))
-    except (KeyError, TypeError, ValueError):
-        return ()
+    return tuple(addr for _, addr in sorted(target["map"]["data"]["set"]))
 
 
-def withdrawn(have: VipTable, want: VipTable) -> frozenset[tuple[str, str]]:
-    """(virtual IP, address) of tasks that are behind it no more. Flows without connections would go on to them for
-    as long as their sender keeps its port."""
-    return frozenset((vip, addr) for vip, addrs in have.items() for addr in addrs if addr not in want.get(vip, ()))
+def withdrawn(have: VipTable, want: VipTable) -> frozenset[str]:
+    """The virtual IPs that some task is behind no more."""
+    return frozenset(vip for vip, addrs in have.items() if set(addrs) - set(want.get(vip, ())))
+
+
+def is_stale(flow: Flow, vips: Collection[str], want: VipTable) -> bool:
+    """Whether a flow to one of ``vips`` leads to nobody who is behind it, and would go on to do so: a UDP sender
+    or a ping that keeps its port or number, or a connection that nobody has answered yet."""
+    if flow.sent_to not in vips or flow.led_to in want.get(flow.sent_to, ()):
+        return False
+    return flow.protocol in DATAGRAM_PROTOCOLS or not flow.answered

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -14,11 +16,12 @@ from support.env import require_binary, require_root
 from support.managers import eventually
 
 from pyswarm.overlay.errors import OverlayError
+from pyswarm.overlay.linux import flows
 from pyswarm.overlay.linux.netns import entered
 from pyswarm.overlay.linux.nft import Nft
 from pyswarm.overlay.linux.vips import Namespace, NamespaceGone
 from pyswarm.overlay.registry.model import EndpointEntry, OverlayState, ServiceEntry, ServiceNetwork
-from pyswarm.overlay.vips.plan import TABLE
+from pyswarm.overlay.vips.plan import TABLE, VipTable
 from pyswarm.overlay.vips.service import VipService
 
 pytestmark = pytest.mark.integration_netns
@@ -77,6 +80,10 @@ class Container:
             thread.join()
             sock.close()
 
+    def start(self, *argv: str) -> subprocess.Popen[bytes]:
+        """A command inside."""
+        return subprocess.Popen(["nsenter", f"--net={self.netns}", *argv], stdout=subprocess.DEVNULL)
+
     def connect(self, addr: str, port: int = 80) -> str:
         """What answers there."""
         with entered(self.netns):
@@ -87,10 +94,16 @@ class Container:
             return sock.recv(100).decode()
 
 
+def bring(namespace: Namespace, want: VipTable, have: VipTable | None) -> None:
+    """Load a table, and be done with it."""
+    with ExitStack() as closing:
+        namespace.bring(want, have, closing)
+
+
 @pytest.fixture
 def container() -> Iterator[Container]:
     require_root()
-    require_binary("ip", "unshare")
+    require_binary("ip", "unshare", "nft", "busybox")
     made = Container()
     yield made
     made.end()
@@ -99,56 +112,156 @@ def container() -> Iterator[Container]:
 def test_a_virtual_ip_leads_to_each_of_its_tasks_and_back_is_the_same_address(container: Container) -> None:
     namespace = Namespace(container.pid, ADDRS)
     assert namespace.read() is None
-    namespace.bring({VIP: ADDRS}, None)
+    bring(namespace, {VIP: ADDRS}, None)
     assert namespace.read() == {VIP: ADDRS}
     with container.server(ADDRS[0]), container.server(ADDRS[1]):
         assert {container.connect(VIP) for _ in range(40)} == set(ADDRS)
-        namespace.bring({VIP: ADDRS[1:]}, {VIP: ADDRS})
+        bring(namespace, {VIP: ADDRS[1:]}, {VIP: ADDRS})
         assert {container.connect(VIP) for _ in range(10)} == {ADDRS[1]}
 
 
 def test_without_tasks_it_refuses_at_once(container: Container) -> None:
     namespace = Namespace(container.pid, ADDRS)
-    namespace.bring({VIP: ()}, None)
+    bring(namespace, {VIP: ()}, None)
     assert namespace.read() == {VIP: ()}
     with pytest.raises(ConnectionRefusedError):
         container.connect(VIP)
-    namespace.bring({VIP: ADDRS[:1]}, {VIP: ()})
+    bring(namespace, {VIP: ADDRS[:1]}, {VIP: ()})
     with container.server(ADDRS[0]):
         assert container.connect(VIP) == ADDRS[0]
 
 
-def test_packets_of_one_sender_are_led_anew_when_their_task_is_withdrawn(container: Container) -> None:
-    namespace = Namespace(container.pid, ADDRS)
-    namespace.bring({VIP: ADDRS[:1]}, None)
+async def started(container: Container, *addrs: str, registry: CollectorRegistry | None = None) -> VipService:
+    """A service that has loaded the container's table."""
+    service = VipService(registry, lambda _client: None)
+    await service.start()
+    service.set_client("t1", ADDRS, ["app"], container.pid)
+    await service.apply(state(*addrs))
+    return service
+
+
+async def test_packets_of_one_sender_are_led_anew_when_their_task_is_withdrawn(container: Container) -> None:
+    service = await started(container, ADDRS[0])
     with entered(container.netns):
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sender.settimeout(3)
-    with sender, container.server(ADDRS[0], socket.SOCK_DGRAM), container.server(ADDRS[1], socket.SOCK_DGRAM):
 
-        def ask() -> str:
+    def ask() -> str:
+        sender.sendto(b"?", (VIP, 80))
+        return sender.recv(100).decode()
+
+    try:
+        with sender, container.server(ADDRS[0], socket.SOCK_DGRAM), container.server(ADDRS[1], socket.SOCK_DGRAM):
+            assert ask() == ADDRS[0]
+            await service.apply(state(*ADDRS))
+            assert ask() == ADDRS[0], "an open flow stays where it is"
+            for led_to in (1, 0, 1):
+                await service.apply(state(ADDRS[led_to]))
+                assert ask() == ADDRS[led_to]
+    finally:
+        await service.stop()
+
+
+async def test_a_running_ping_is_led_anew_when_its_task_is_withdrawn(container: Container) -> None:
+    service = await started(container, ADDRS[0])
+    ping = container.start("busybox", "ping", "-i", "0.1", VIP)
+
+    def leads_to(addr: str) -> bool:
+        with entered(container.netns), flows.Flows() as found:
+            return [flow.led_to for flow in found.forget(lambda _flow: False, 1)] == [addr]
+
+    try:
+        await eventually(lambda: leads_to(ADDRS[0]), "it is led to the one task")
+        await service.apply(state(ADDRS[1]))
+        await eventually(lambda: leads_to(ADDRS[1]), "it is led to the other")
+    finally:
+        ping.kill()
+        ping.wait()
+        await service.stop()
+
+
+async def test_what_was_sent_before_there_was_a_table_is_led_when_there_is(container: Container) -> None:
+    """The namespace remembers flows already, as a container's does for the engine's resolver."""
+    with entered(container.netns), Nft() as nft:
+        nft.run(
+            "add table ip engine; add chain ip engine out { type nat hook output priority -100; }; "
+            "add rule ip engine out ip daddr 127.0.0.11 dnat to 127.0.0.1"
+        )
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sender.settimeout(3)
+        sender.sendto(b"lost", (VIP, 80))
+        with flows.Flows() as found:
+            assert found.count() == 1
+    with sender, container.server(ADDRS[0], socket.SOCK_DGRAM):
+        service = await started(container, ADDRS[0])
+        try:
             sender.sendto(b"?", (VIP, 80))
-            return sender.recv(100).decode()
+            assert sender.recv(100).decode() == ADDRS[0]
+        finally:
+            await service.stop()
 
-        assert ask() == ADDRS[0]
-        namespace.bring({VIP: ADDRS}, {VIP: ADDRS[:1]})
-        assert ask() == ADDRS[0], "an open flow stays where it is"
-        namespace.bring({VIP: ADDRS[1:]}, {VIP: ADDRS})
-        assert ask() == ADDRS[1]
+
+async def test_flows_are_looked_for_only_where_there_may_be_some(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    forget = flows.Flows.forget
+    monkeypatch.setattr(flows.Flows, "forget", lambda *args: looks.append(args[2:]) or forget(*args))
+    service = await started(container, *ADDRS)
+
+    async def withdraw_and_count() -> int:
+        looks.clear()
+        await service.apply(state(ADDRS[0]))
+        await service.apply(state(*ADDRS))
+        return len(looks)
+
+    try:
+        with container.server(ADDRS[0]), container.server(ADDRS[1]):
+            await withdraw_and_count()
+            assert container.connect(VIP) in ADDRS
+            assert await withdraw_and_count() == 0, "a connection needs none to be forgotten"
+        with entered(container.netns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"?", (VIP, 80))
+        assert await withdraw_and_count() > 0
+    finally:
+        await service.stop()
+
+
+async def test_more_containers_than_fit_into_a_batch_are_loaded(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyswarm.overlay.vips.service.BATCH", 2)
+    others = [Container() for _ in range(4)]
+    loaded: list[str] = []
+    service = VipService(None, loaded.append)
+    await service.start()
+    try:
+        for number, each in enumerate([container, *others]):
+            service.set_client(f"t{number}", ADDRS, ["app"], each.pid)
+        for addrs in (ADDRS[:1], ADDRS, ADDRS[1:]):
+            await service.apply(state(*addrs))
+            assert {f"t{number}" for number in range(5)} == set(loaded)
+            for each in (container, *others):
+                namespace = await asyncio.to_thread(Namespace, each.pid, ADDRS)
+                assert namespace.read() == {VIP: addrs}
+    finally:
+        await service.stop()
+        for each in others:
+            each.end()
 
 
 def test_a_table_that_is_not_as_it_was_left_is_made_anew(container: Container) -> None:
     namespace = Namespace(container.pid, ADDRS)
-    namespace.bring({VIP: ADDRS[:1]}, None)
+    bring(namespace, {VIP: ADDRS[:1]}, None)
     for damage in (f"delete table ip {TABLE}", f"flush table ip {TABLE}", f"flush chain ip {TABLE} out"):
         with entered(container.netns), Nft() as nft:
             nft.run(damage)
         assert namespace.read() is None
-        namespace.bring({VIP: ADDRS[1:]}, namespace.read())
+        bring(namespace, {VIP: ADDRS[1:]}, namespace.read())
         assert namespace.read() == {VIP: ADDRS[1:]}
     with entered(container.netns), Nft() as nft:
         nft.run(f"delete table ip {TABLE}")
-    namespace.bring({VIP: ADDRS}, {VIP: ADDRS[1:]})
+    bring(namespace, {VIP: ADDRS}, {VIP: ADDRS[1:]})
     assert namespace.read() == {VIP: ADDRS}
 
 

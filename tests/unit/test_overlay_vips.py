@@ -1,12 +1,16 @@
 """Tables of virtual IPs: what they shall hold, and that changes lead from any table to any other."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyswarm.overlay.objects import Flow
 from pyswarm.overlay.registry.model import EndpointEntry, OverlayState, ServiceEntry, ServiceNetwork
-from pyswarm.overlay.vips.plan import VipTable, change, difference, tables, withdrawn
+from pyswarm.overlay.vips.plan import VipTable, change, difference, is_stale, parse, tables, withdrawn
 
 APP, BACK = frozenset({"app"}), frozenset({"back"})
 
@@ -57,10 +61,87 @@ def test_no_difference_needs_no_commands() -> None:
     assert change(table, dict(table)) == ""
 
 
-def test_flows_of_withdrawn_tasks() -> None:
-    have = {"10.0.1.250": ("10.0.1.9", "10.0.1.10"), "10.0.1.249": ("10.0.1.6",)}
-    want = {"10.0.1.250": ("10.0.1.10", "10.0.1.11")}
-    assert withdrawn(have, want) == {("10.0.1.250", "10.0.1.9"), ("10.0.1.249", "10.0.1.6")}
+def test_virtual_ips_that_lost_a_task() -> None:
+    have = {"10.0.1.250": ("10.0.1.9", "10.0.1.10"), "10.0.1.249": ("10.0.1.6",), "10.0.1.248": ("10.0.1.7",)}
+    want = {"10.0.1.250": ("10.0.1.10", "10.0.1.11"), "10.0.1.248": ("10.0.1.7", "10.0.1.8")}
+    assert withdrawn(have, want) == {"10.0.1.250", "10.0.1.249"}
+
+
+VIP, TASK, GONE = "10.0.1.250", "10.0.1.9", "10.0.1.10"
+TCP, UDP, ICMP = 6, 17, 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sent_to", "led_to", "answered", "stale"),
+    [
+        (UDP, VIP, GONE, True, True),
+        (ICMP, VIP, GONE, True, True),
+        (UDP, VIP, TASK, True, False),
+        (UDP, VIP, VIP, False, True),  # sent before there was a table
+        (TCP, VIP, GONE, True, False),  # an open connection stays where it is
+        (TCP, VIP, GONE, False, True),
+        (UDP, "10.0.1.251", GONE, True, False),  # not asked for
+        (UDP, "192.0.2.1", "192.0.2.1", True, False),
+    ],
+)
+def test_flows_that_have_to_be_led_anew(
+    protocol: int, sent_to: str, led_to: str, answered: bool, stale: bool
+) -> None:
+    flow = Flow(protocol, sent_to, led_to, answered)
+    assert is_stale(flow, {VIP}, {VIP: (TASK,), "10.0.1.251": (TASK,)}) == stale
+
+
+def test_flows_of_a_service_that_is_gone() -> None:
+    assert is_stale(Flow(UDP, VIP, TASK, True), {VIP}, {})
+
+
+def listing(**changes: Any) -> list[dict[str, Any]]:
+    """What nftables tells of a table with one virtual IP that leads to one task, and one that leads nowhere."""
+    objects: dict[str, Any] = {
+        "metainfo": {"metainfo": {}},
+        "table": {"table": {"name": "pswarm"}},
+        "vips": {"map": {"name": "vips", "elem": [[VIP, {"goto": {"target": "v0a0001fa"}}]]}},
+        "refused": {"set": {"name": "refused", "elem": ["10.0.1.248"]}},
+        "counter": {"counter": {"name": "datagrams"}},
+        "out": {"chain": {"name": "out", "type": "nat", "hook": "output", "prio": -105}},
+        "refuse": {"chain": {"name": "refuse", "type": "filter", "hook": "output", "prio": 0}},
+        "chain": {"chain": {"name": "v0a0001fa"}},
+        "rule1": {"rule": {"chain": "out", "expr": [{}, {}]}},
+        "rule2": {"rule": {"chain": "refuse", "expr": [{}, {}]}},
+        "rule3": {"rule": {"chain": "refuse", "expr": [{}]}},
+        "count": {"rule": {"chain": "v0a0001fa", "expr": [{"match": {}}, {"counter": "datagrams"}]}},
+        "dnat": {"rule": {"chain": "v0a0001fa", "expr": [{"dnat": {"addr": TASK}}]}},
+    }
+    return [item for item in (objects | changes).values() if item is not None]
+
+
+def test_a_table_as_it_should_be_is_understood() -> None:
+    assert parse(listing()) == {VIP: (TASK,), "10.0.1.248": ()}
+
+
+@pytest.mark.parametrize("name", ["vips", "counter", "out", "refuse", "rule1", "rule2", "count", "dnat"])
+def test_a_table_of_which_something_is_missing_is_none(name: str) -> None:
+    found = parse(listing(**{name: None}))
+    assert found is None or found[VIP] == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "item"),
+    [
+        ("vips", {"map": {"name": "vips", "elem": [{"elem": {"val": VIP}}]}}),
+        ("vips", {"map": {"name": "vips", "elem": [[VIP, {"goto": None}]]}}),
+        ("vips", {"map": {"name": "vips", "elem": [["nonsense", {"goto": {"target": "v0a0001fa"}}]]}}),
+        ("refused", {"set": {"name": "refused", "elem": [{"range": ["10.0.1.1", "10.0.1.9"]}]}}),
+        ("refused", {"set": {"name": "refused", "elem": [VIP]}}),
+        ("dnat", {"rule": {"chain": "v0a0001fa", "expr": [{"dnat": {"addr": {"map": {"data": "@other"}}}}]}}),
+        ("dnat", {"rule": {"chain": "v0a0001fa", "expr": [{"dnat": None}]}}),
+        ("dnat", {"rule": {"chain": "v0a0001fa"}}),
+        ("other", {"flowtable": {}}),
+        ("other", {}),
+    ],
+)
+def test_whatever_a_container_puts_into_its_table_is_survived(name: str, item: dict[str, Any]) -> None:
+    assert parse(listing(**{name: item})) is None
 
 
 class Kernel:
@@ -76,17 +157,29 @@ class Kernel:
             (r"add chain ip pswarm (\w+)$", self._add_chain),
             (r"flush chain ip pswarm (\w+)$", self._flush),
             (r"delete chain ip pswarm (\w+)$", self._delete_chain),
-            (r"add rule ip pswarm (v\w+) meta l4proto \S.*? dnat to (.*)$", self._add_rule),
-            (r"add element ip pswarm vips \{ (\S+) : goto (\w+) \}$", self._add_vip),
-            (r"delete element ip pswarm vips \{ (\S+) : goto (\w+) \}$", self._delete_vip),
-            (r"add element ip pswarm refused \{ (\S+) \}$", self._refuse),
-            (r"delete element ip pswarm refused \{ (\S+) \}$", self._admit),
+            (r"add rule ip pswarm (v\w+) meta l4proto != tcp counter name datagrams$", self._add_count),
+            (r"add rule ip pswarm (v\w+) dnat to (.*)$", self._add_rule),
+            (r"add element ip pswarm vips \{ (.+) \}$", self._each(self._add_vip)),
+            (r"delete element ip pswarm vips \{ (.+) \}$", self._each(self._delete_vip)),
+            (r"add element ip pswarm refused \{ (.+) \}$", self._each(self._refuse)),
+            (r"delete element ip pswarm refused \{ (.+) \}$", self._each(self._admit)),
         ):
             match = re.match(pattern, line)
             if match:
                 act(*match.groups())
                 return
         raise AssertionError(f"unknown command: {line}")
+
+    def _each(self, act: Callable[..., None]) -> Callable[[str], None]:
+        def every(elements: str) -> None:
+            for element in elements.split(", "):
+                act(*element.split(" : goto "))
+
+        return every
+
+    def _add_count(self, name: str) -> None:
+        assert not self.chains[name], "counted before it is led"
+        self.chains[name].append("count")
 
     def _add_chain(self, name: str) -> None:
         assert name not in self.chains
@@ -121,9 +214,9 @@ class Kernel:
         self.refused.remove(vip)
 
     def table(self) -> VipTable:
-        led = {vip: tuple(self.chains[chain][0].split(",")) for vip, chain in self.vips.items()}
+        led = {vip: tuple(self.chains[chain][1].split(",")) for vip, chain in self.vips.items()}
         assert set(self.chains) == set(self.vips.values())
-        assert all(len(rules) == 1 for rules in self.chains.values())
+        assert all(len(rules) == 2 for rules in self.chains.values())
         return led | dict.fromkeys(self.refused, ())
 
 
