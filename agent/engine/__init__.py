@@ -10,12 +10,14 @@ from pyswarm.agent.engine.api import (
     Engine,
     EngineEvent,
     FileMount,
+    LogQuery,
 )
 from pyswarm.agent.engine.config import grace_s
 from pyswarm.agent.engine.docker import DockerEngine
 from pyswarm.agent.engine.errors import (
     EngineError,
     EngineUnavailable,
+    LogsUnreadable,
     NameConflict,
     NativeSwarmActive,
     NoSuchContainer,
@@ -35,6 +37,8 @@ __all__ = [
     "EngineEvent",
     "EngineUnavailable",
     "FileMount",
+    "LogQuery",
+    "LogsUnreadable",
     "NameConflict",
     "NativeSwarmActive",
     "NoSuchContainer",

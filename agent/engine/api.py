@@ -57,6 +57,19 @@ class EngineEvent(msgspec.Struct, frozen=True):
     action: str
 
 
+class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a log is wanted. Times are seconds[.nanoseconds] of the epoch, or empty; ``tail`` -1 is all."""
+
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    since: str = ""
+    until: str = ""
+    tail: int = -1
+    details: bool = False
+    tty: bool = False
+
+
 class Engine(Protocol):
     """A Docker Engine. Each call raises ``EngineError``; a retryable one when the engine cannot be reached."""
 
@@ -116,6 +129,13 @@ class Engine(Protocol):
 
     def events(self, since_s: float) -> AsyncIterator[EngineEvent]:
         """What happens to tasks' containers, from ``since_s`` (epoch) on. Raises EngineUnavailable at its end."""
+        ...
+
+    def logs(self, name: str, query: LogQuery) -> AsyncIterator[bytes]:
+        """A container's log in frames, to its present end or, when following, until the container ends.
+
+        Raises NoSuchContainer, LogsUnreadable, and EngineUnavailable when the connection breaks.
+        """
         ...
 
     async def close(self) -> None:

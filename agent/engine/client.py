@@ -48,6 +48,18 @@ class EngineClient:
         self.observe: Observe = lambda _name, _seconds: None
 
     @property
+    def base_url(self) -> str:
+        """Where paths of the API begin."""
+        host = "http://engine" if self._url.startswith("unix://") else self._url.replace("tcp://", "http://", 1)
+        return "{}/v{}.{}".format(host, *self.api)
+
+    def connector(self) -> aiohttp.BaseConnector:
+        """Ways to the engine beside those of ``docker``, as many as are wanted, each for one request."""
+        if self._url.startswith("unix://"):
+            return aiohttp.UnixConnector(self._url.removeprefix("unix://"), limit=0, force_close=True)
+        return aiohttp.TCPConnector(limit=0, force_close=True)
+
+    @property
     def docker(self) -> aiodocker.Docker:
         """The client; made at first use, since it belongs to the running loop."""
         if self._docker is None:
@@ -105,7 +117,7 @@ def translated(exc: DockerError, url: str) -> EngineError:
         return EngineUnavailable(_cannot_connect(url))
     if exc.status == 503 or "shutting down" in exc.message.lower():
         return EngineUnavailable(f"the engine cannot serve now: {exc.message}")
-    return EngineRefusal(_text(exc.message), exc.status)
+    return EngineRefusal(error_text(exc.message), exc.status)
 
 
 def _cannot_connect(url: str) -> str:
@@ -115,7 +127,7 @@ def _cannot_connect(url: str) -> str:
     return f"cannot connect to the Docker Engine at {url}; is the engine running?"
 
 
-def _text(message: str) -> str:
+def error_text(message: str) -> str:
     """The engine's words on one line. aiodocker unpacks only bodies whose content type names no charset."""
     if message.startswith("{"):
         with suppress(ValueError, AttributeError):

@@ -20,6 +20,7 @@ from pyswarm.agent.engine.api import (
     ContainerInfo,
     EngineEvent,
     FileMount,
+    LogQuery,
 )
 from pyswarm.agent.engine.client import EngineClient, EngineRefusal, Observe
 from pyswarm.agent.engine.config import container_config, endpoint, lent_ports
@@ -31,6 +32,7 @@ from pyswarm.agent.engine.errors import (
     NoSuchContainer,
     NoSuchImage,
 )
+from pyswarm.agent.engine.logs import EngineLogs
 from pyswarm.common.types import EngineDescription, NodeDescription, Platform, Resources, Task
 from pyswarm.overlay.api import LocalNetwork
 
@@ -49,6 +51,7 @@ class DockerEngine:
 
     def __init__(self, url: str, *, pull_silence_s: float = PULL_SILENCE_S) -> None:
         self._client = EngineClient(url)
+        self._logs = EngineLogs(self._client)
         self._pull_silence_s = pull_silence_s
         self._starting = asyncio.Semaphore(PARALLEL_STARTS)
         self._creating = asyncio.Semaphore(PARALLEL_STARTS)
@@ -272,8 +275,13 @@ class DockerEngine:
             await asyncio.gather(running, return_exceptions=True)
         raise EngineUnavailable("the engine's events ended")
 
+    def logs(self, name: str, query: LogQuery) -> AsyncIterator[bytes]:
+        """On connections of their own."""
+        return self._logs.read(name, query)
+
     async def close(self) -> None:
         """Close every connection."""
+        await self._logs.close()
         await self._client.close()
 
 

@@ -37,6 +37,10 @@ class NoSuchContainer(EngineError):
         super().__init__(f"No such container: {name}")
 
 
+class LogsUnreadable(EngineError):
+    """The container's logs go where the engine cannot read them back from."""
+
+
 class NameConflict(EngineError):
     """The name is taken by something that is not ours."""
 

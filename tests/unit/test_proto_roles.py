@@ -3,9 +3,10 @@
 import pytest
 
 from pyswarm.proto.roles import ROLES
-from pyswarm.proto.v1 import ca_pb2, control_pb2, dispatcher_pb2, raft_pb2
+from pyswarm.proto.v1 import ca_pb2, control_pb2, dispatcher_pb2, events_pb2, logs_pb2, raft_pb2
 
-FILES = (ca_pb2, control_pb2, dispatcher_pb2, raft_pb2)
+FOR_AGENTS = ("pyswarm.v1.Dispatcher", "pyswarm.v1.LogBroker", "pyswarm.v1.CA")
+FILES = (ca_pb2, control_pb2, dispatcher_pb2, events_pb2, logs_pb2, raft_pb2)
 
 
 def methods() -> set[str]:
@@ -30,4 +31,4 @@ def test_roles_exist_and_workers_reach_only_what_agents_need(method: str) -> Non
     assert ROLES[method]
     assert ROLES[method] <= {"manager", "worker"}
     service = method.split("/")[1]
-    assert ("worker" in ROLES[method]) == (service in ("pyswarm.v1.Dispatcher", "pyswarm.v1.CA"))
+    assert ("worker" in ROLES[method]) == (service in FOR_AGENTS)
