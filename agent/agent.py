@@ -9,11 +9,12 @@ from prometheus_client import CollectorRegistry
 
 from pyswarm.agent.applied import AppliedMark
 from pyswarm.agent.dataplane import DataPlane
-from pyswarm.agent.engine import DockerEngine, Engine
+from pyswarm.agent.engine import DockerEngine, Engine, EngineEvent
 from pyswarm.agent.files import FOLDER, FolderDoor, TaskFiles
 from pyswarm.agent.goodbye import say_goodbye
 from pyswarm.agent.health import EngineHealth
 from pyswarm.agent.listening import ListeningPorts
+from pyswarm.agent.logs import LogFeed
 from pyswarm.agent.metrics import AgentMetrics
 from pyswarm.agent.reports import StatusReports
 from pyswarm.agent.session import Session
@@ -73,15 +74,16 @@ class Agent:
             reports=self._reports,
             files=TaskFiles(folders or TmpfsFolders(Path(run_dir) / FOLDER), self._tasks),
         )
+        self._logs = LogFeed(engine, clock)
         self._health = EngineHealth(
             engine,
             clock,
             self._metrics,
             description=_first_description(),
-            on_up=self._worker.engine_up,
+            on_up=self._engine_up,
             audit=self._worker.audit,
             on_down=self._worker.engine_down,
-            on_event=self._worker.engine_event,
+            on_event=self._engine_event,
             on_description=self._description_changed,
         )
         self._session = Session(
@@ -95,6 +97,7 @@ class Agent:
             clock=clock,
             metrics=self._metrics,
             on_session=on_session,
+            alongside=self._logs.serve,
         )
         self._listening = ListeningPorts(clock, self._worker.lent_ports, self._description_changed)
         self._started = False
@@ -178,6 +181,14 @@ class Agent:
     def statuses(self) -> dict[str, TaskStatus]:
         """What was last observed of each task."""
         return self._worker.statuses
+
+    async def _engine_up(self) -> None:
+        self._logs.engine_up()
+        await self._worker.engine_up()
+
+    def _engine_event(self, event: EngineEvent) -> None:
+        self._logs.engine_event(event)
+        self._worker.engine_event(event)
 
     def _description_changed(self) -> None:
         self._session.description_changed()

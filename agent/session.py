@@ -5,7 +5,7 @@ While there is no leader, tasks go on as they are; what happens to them meanwhil
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -69,7 +69,10 @@ class Assignee(Protocol):
 
 
 class Session:
-    """Keeps one session with whoever leads, for as long as ``run`` runs."""
+    """Keeps one session with whoever leads, for as long as ``run`` runs.
+
+    ``alongside`` runs with the leader's address for as long as a session lasts, and does not return by itself.
+    """
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Session:
         clock: Clock,
         metrics: AgentMetrics,
         on_session: Callable[[pb.SessionMessage], None],
+        alongside: Callable[[TLSIdentity, str], Coroutine[Any, Any, None]],
     ) -> None:
         self._identity = identity
         self._managers = tuple(managers)
@@ -95,6 +99,7 @@ class Session:
         self._clock = clock
         self._metrics = metrics
         self._on_session = on_session
+        self._alongside = alongside
         self._random = random.SystemRandom()
         self._turn = 0
         self._connected = False
@@ -199,6 +204,7 @@ class Session:
                     self._report_again(),
                     self._tell_applied(stub, first.session_id),
                     self._renewed(),
+                    self._alongside(self._identity, addr),
                 )
         except TimeoutError as exc:
             raise Unavailable(f"the manager at {addr} does not answer") from exc

@@ -11,6 +11,7 @@ very time came before it. Stdout and stderr are counted apart: between the two t
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from pyswarm.common.errors import InvalidArgument
@@ -58,6 +59,17 @@ def lines(frames: bytes, position: int = 0) -> Iterator[Line]:
             raise InvalidArgument("a log line has no time")
         yield Line(stream, frames[start : start + TIME_CHARS], frames[start + TIME_CHARS + 1 : end], end)
         position = end
+
+
+def time_text(epoch_s: float) -> bytes:
+    """A moment as lines have it."""
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
+
+
+def epoch_text(time: bytes) -> str:
+    """A line's time as the engine takes it: ``seconds.nanoseconds``."""
+    text = time.decode()
+    return f"{round(datetime.fromisoformat(text[:19] + '+00:00').timestamp())}.{text[20:29]}"
 
 
 class Mark(NamedTuple):
@@ -111,23 +123,26 @@ class Resumption:
     """Tells, of a log that is read again from a cursor's time on, which lines are new."""
 
     def __init__(self, cursor: Cursor) -> None:
-        self._left = {STDOUT: cursor.stdout, STDERR: cursor.stderr}
+        self._cursor = cursor
+        self._known = {STDOUT: cursor.stdout, STDERR: cursor.stderr}
 
-    def is_new(self, stream: int, time: bytes) -> bool:
-        """Whether the next line of the log, of this stream and time, was not read before."""
-        mark = self._left[stream]
-        if time != mark.time:
-            return time > mark.time
-        if mark.lines == 0:
-            return True
-        self._left[stream] = Mark(mark.time, mark.lines - 1)
-        return False
-
-    def new_of(self, frames: bytes) -> bytes:
-        """The frames whose lines are new."""
-        fresh, start = [], 0
+    def take(self, frames: bytes) -> bytes:
+        """The frames whose lines are new; they count as read, which moves the cursor."""
+        fresh, start, all_new = [], 0, True
         for line in lines(frames):
-            if self.is_new(line.stream, line.time):
+            if self._is_new(line.stream, line.time):
+                self._cursor.read(line.stream, line.time)
                 fresh.append(frames[start : line.end])
+            else:
+                all_new = False
             start = line.end
-        return frames if sum(map(len, fresh)) == len(frames) else b"".join(fresh)
+        return frames if all_new else b"".join(fresh)
+
+    def _is_new(self, stream: int, time: bytes) -> bool:
+        known = self._known[stream]
+        if time != known.time:
+            return time > known.time
+        if known.lines == 0:
+            return True
+        self._known[stream] = Mark(known.time, known.lines - 1)
+        return False

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from pyswarm.common.clock import Clock
 from pyswarm.common.log import get_logger
 
 log = get_logger("tasks")
@@ -24,6 +25,17 @@ async def until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     ended.result()
+
+
+async def wait_at_most(event: asyncio.Event, clock: Clock, delay_s: float) -> None:
+    """Wait until ``event`` is set, or for ``delay_s`` seconds of the clock."""
+    waiting = asyncio.ensure_future(event.wait())
+    sleeping = asyncio.ensure_future(clock.sleep(delay_s))
+    try:
+        await asyncio.wait([waiting, sleeping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        sleeping.cancel()
 
 
 class TaskGroupOwner:

@@ -22,6 +22,7 @@ from pyswarm.manager.dispatcher.withdrawals import Withdrawals
 from pyswarm.manager.etcd import EtcdManagement
 from pyswarm.manager.joining import JoinServer, Leadership
 from pyswarm.manager.leader import LeaderComponents
+from pyswarm.manager.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.orchestrator import ReplicatedOrchestrator, TaskReaper
 from pyswarm.manager.peers import PeerNetwork
 from pyswarm.manager.raft import Member, RaftConfig, RaftNode
@@ -35,6 +36,7 @@ from pyswarm.proto.v1 import (
     ca_pb2_grpc,
     control_pb2_grpc,
     dispatcher_pb2_grpc,
+    logs_pb2_grpc,
     raft_pb2,
     raft_pb2_grpc,
 )
@@ -120,8 +122,11 @@ class Manager:
             registry=self._registry,
             withdrawals=withdrawals,
         )
+        logs = LogBroker(self._store, raft, clock=self._clock, registry=self._registry)
         self._leader = LeaderComponents(
             (
+                # Before the dispatcher: an agent that has a session listens to orders for logs at once.
+                ("logs", logs),
                 ("dispatcher", dispatcher),
                 ("allocator", Allocator(self._store, self._clock)),
                 ("scheduler", Scheduler(self._store, self._clock)),
@@ -132,7 +137,7 @@ class Manager:
             prepare=self._prepare_leadership,
         )
         raft.on_leadership(self._leadership_changed)
-        await self._listen(raft, dispatcher)
+        await self._listen(raft, dispatcher, logs)
         if members is not None:
             await self._confirm(members)
 
@@ -163,7 +168,7 @@ class Manager:
         if self._store.view.cluster is None:
             raise Unavailable("the store holds no cluster")
 
-    async def _listen(self, raft: RaftNode, dispatcher: Dispatcher) -> None:
+    async def _listen(self, raft: RaftNode, dispatcher: Dispatcher, logs: LogBroker) -> None:
         interceptor = RoleInterceptor(
             self._identity.cluster_id, is_removed=self._is_removed, role_of=self._role_of
         )
@@ -178,6 +183,8 @@ class Manager:
         )
         control_pb2_grpc.add_ControlServicer_to_server(self._control, server)
         dispatcher_pb2_grpc.add_DispatcherServicer_to_server(DispatcherServicer(dispatcher), server)
+        logs_pb2_grpc.add_LogBrokerServicer_to_server(LogBrokerServicer(logs), server)
+        logs_pb2_grpc.add_LogsServicer_to_server(LogsServicer(logs, raft, self._identity), server)
         ca_pb2_grpc.add_CAServicer_to_server(CAServicer(self._store), server)
         raft_pb2_grpc.add_RaftServicer_to_server(RaftServicer(raft, self._store, self._identity), server)
         host, _, port = self._config.listen.rpartition(":")

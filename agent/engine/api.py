@@ -1,6 +1,6 @@
 """What the agent asks of an engine: a small protocol, so that tests put a double in its place."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -131,7 +131,7 @@ class Engine(Protocol):
         """What happens to tasks' containers, from ``since_s`` (epoch) on. Raises EngineUnavailable at its end."""
         ...
 
-    def logs(self, name: str, query: LogQuery) -> AsyncIterator[bytes]:
+    def logs(self, name: str, query: LogQuery) -> AsyncGenerator[bytes, None]:
         """A container's log in frames, to its present end or, when following, until the container ends.
 
         Raises NoSuchContainer, LogsUnreadable, and EngineUnavailable when the connection breaks.

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -275,7 +275,7 @@ class DockerEngine:
             await asyncio.gather(running, return_exceptions=True)
         raise EngineUnavailable("the engine's events ended")
 
-    def logs(self, name: str, query: LogQuery) -> AsyncIterator[bytes]:
+    def logs(self, name: str, query: LogQuery) -> AsyncGenerator[bytes, None]:
         """On connections of their own."""
         return self._logs.read(name, query)
 

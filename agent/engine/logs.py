@@ -5,7 +5,7 @@ calls must not wait for it. Nothing is read ahead of whoever reads here, so a sl
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -31,7 +31,7 @@ class EngineLogs:
         self._silence_limit_s = silence_limit_s
         self._session: aiohttp.ClientSession | None = None
 
-    async def read(self, name: str, query: LogQuery) -> AsyncIterator[bytes]:
+    async def read(self, name: str, query: LogQuery) -> AsyncGenerator[bytes, None]:
         """Whole frames, as they come. Raises NoSuchContainer, LogsUnreadable, EngineUnavailable or EngineError."""
         params = {
             "stdout": str(int(query.stdout)),

@@ -3,7 +3,7 @@
 It imports only ``proto`` and ``common``, so that the gateway stays as small as it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -29,8 +29,9 @@ from pyswarm.common.types import (
     ServiceSpec,
     Task,
 )
+from pyswarm.manager.control.streams import messages_of
 from pyswarm.proto.errors import answered, error_from_rpc, was_never_sent
-from pyswarm.proto.v1 import control_pb2, control_pb2_grpc
+from pyswarm.proto.v1 import control_pb2, control_pb2_grpc, logs_pb2, logs_pb2_grpc
 
 T = TypeVar("T", bound=Object)
 Filters = Mapping[str, Sequence[str]]
@@ -190,6 +191,10 @@ class ControlClient:
             rotate_manager_token=rotate_manager_token,
         )
         return _decode(await self._call("UpdateCluster", request), Cluster)
+
+    def read_logs(self, request: logs_pb2.ReadLogsRequest) -> AsyncGenerator[logs_pb2.ReadLogsMessage, None]:
+        """The logs of a service or a task, of the first manager. A stream that breaks is not opened again here."""
+        return messages_of(self._identity, self._addrs[0], lambda c: logs_pb2_grpc.LogsStub(c).Read(request))
 
     async def _get(self, kind: str, ref: str, of: type[T]) -> T:
         reply = await self._call("Get", control_pb2.GetRequest(kind=kind, ref=ref), repeatable=True)

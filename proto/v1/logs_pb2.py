@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpyswarm/proto/v1/logs.proto\x12\npyswarm.v1\"y\n\nLogOptions\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\x12\x0e\n\x06stdout\x18\x02 \x01(\x08\x12\x0e\n\x06stderr\x18\x03 \x01(\x08\x12\r\n\x05since\x18\x04 \x01(\t\x12\r\n\x05until\x18\x05 \x01(\t\x12\x0c\n\x04tail\x18\x06 \x01(\x03\x12\x0f\n\x07\x64\x65tails\x18\x07 \x01(\x08\"t\n\x0bLogPosition\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0bstdout_time\x18\x02 \x01(\x0c\x12\x14\n\x0cstdout_count\x18\x03 \x01(\r\x12\x13\n\x0bstderr_time\x18\x04 \x01(\x0c\x12\x14\n\x0cstderr_count\x18\x05 \x01(\r\"P\n\x08LogChunk\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x0c\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\nservice_id\x18\x04 \x01(\t\"\x9d\x01\n\x0fReadLogsRequest\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.pyswarm.v1.LogOptions\x12\x10\n\x08\x62\x65gan_ns\x18\x04 \x01(\x03\x12*\n\tpositions\x18\x05 \x03(\x0b\x32\x17.pyswarm.v1.LogPosition\"\x85\x01\n\x0fReadLogsMessage\x12\x10\n\x08\x62\x65gan_ns\x18\x01 \x01(\x03\x12$\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x14.pyswarm.v1.LogChunk\x12*\n\tpositions\x18\x03 \x03(\x0b\x32\x17.pyswarm.v1.LogPosition\x12\x0e\n\x06notice\x18\x04 \x01(\t\"\x13\n\x11ListenLogsRequest\"\x7f\n\x08LogOrder\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\r\n\x05\x63lose\x18\x02 \x01(\x08\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.pyswarm.v1.LogOptions\x12\"\n\x05tasks\x18\x04 \x03(\x0b\x32\x13.pyswarm.v1.LogTask\"\x83\x01\n\x07LogTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\x12\r\n\x05whole\x18\x05 \x01(\x08\x12)\n\x08position\x18\x06 \x01(\x0b\x32\x17.pyswarm.v1.LogPosition\"\xb4\x01\n\x12PublishLogsMessage\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12$\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x14.pyswarm.v1.LogChunk\x12*\n\tpositions\x18\x03 \x03(\x0b\x32\x17.pyswarm.v1.LogPosition\x12\x11\n\tcaught_up\x18\x04 \x01(\x08\x12 \n\x04\x65nds\x18\x05 \x03(\x0b\x32\x12.pyswarm.v1.LogEnd\"*\n\x06LogEnd\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\"\x12\n\x10PublishLogsReply2J\n\x04Logs\x12\x42\n\x04Read\x12\x1b.pyswarm.v1.ReadLogsRequest\x1a\x1b.pyswarm.v1.ReadLogsMessage0\x01\x32\x97\x01\n\tLogBroker\x12?\n\x06Listen\x12\x1d.pyswarm.v1.ListenLogsRequest\x1a\x14.pyswarm.v1.LogOrder0\x01\x12I\n\x07Publish\x12\x1e.pyswarm.v1.PublishLogsMessage\x1a\x1c.pyswarm.v1.PublishLogsReply(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpyswarm/proto/v1/logs.proto\x12\npyswarm.v1\"y\n\nLogOptions\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\x12\x0e\n\x06stdout\x18\x02 \x01(\x08\x12\x0e\n\x06stderr\x18\x03 \x01(\x08\x12\r\n\x05since\x18\x04 \x01(\t\x12\r\n\x05until\x18\x05 \x01(\t\x12\x0c\n\x04tail\x18\x06 \x01(\x03\x12\x0f\n\x07\x64\x65tails\x18\x07 \x01(\x08\"t\n\x0bLogPosition\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0bstdout_time\x18\x02 \x01(\x0c\x12\x14\n\x0cstdout_count\x18\x03 \x01(\r\x12\x13\n\x0bstderr_time\x18\x04 \x01(\x0c\x12\x14\n\x0cstderr_count\x18\x05 \x01(\r\"P\n\x08LogChunk\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x0c\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x12\n\nservice_id\x18\x04 \x01(\t\"\x9d\x01\n\x0fReadLogsRequest\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.pyswarm.v1.LogOptions\x12\x10\n\x08\x62\x65gan_ns\x18\x04 \x01(\x03\x12*\n\tpositions\x18\x05 \x03(\x0b\x32\x17.pyswarm.v1.LogPosition\"\x93\x01\n\x0fReadLogsMessage\x12\x10\n\x08\x62\x65gan_ns\x18\x01 \x01(\x03\x12$\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x14.pyswarm.v1.LogChunk\x12*\n\tpositions\x18\x03 \x03(\x0b\x32\x17.pyswarm.v1.LogPosition\x12\x0c\n\x04gone\x18\x04 \x03(\t\x12\x0e\n\x06notice\x18\x05 \x01(\t\"\x13\n\x11ListenLogsRequest\"\x7f\n\x08LogOrder\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12\r\n\x05\x63lose\x18\x02 \x01(\x08\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x16.pyswarm.v1.LogOptions\x12\"\n\x05tasks\x18\x04 \x03(\x0b\x32\x13.pyswarm.v1.LogTask\"\x83\x01\n\x07LogTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\x12\r\n\x05whole\x18\x05 \x01(\x08\x12)\n\x08position\x18\x06 \x01(\x0b\x32\x17.pyswarm.v1.LogPosition\"\xb4\x01\n\x12PublishLogsMessage\x12\x17\n\x0fsubscription_id\x18\x01 \x01(\t\x12$\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x14.pyswarm.v1.LogChunk\x12*\n\tpositions\x18\x03 \x03(\x0b\x32\x17.pyswarm.v1.LogPosition\x12\x11\n\tcaught_up\x18\x04 \x01(\x08\x12 \n\x04\x65nds\x18\x05 \x03(\x0b\x32\x12.pyswarm.v1.LogEnd\"*\n\x06LogEnd\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\"\x12\n\x10PublishLogsReply2J\n\x04Logs\x12\x42\n\x04Read\x12\x1b.pyswarm.v1.ReadLogsRequest\x1a\x1b.pyswarm.v1.ReadLogsMessage0\x01\x32\x97\x01\n\tLogBroker\x12?\n\x06Listen\x12\x1d.pyswarm.v1.ListenLogsRequest\x1a\x14.pyswarm.v1.LogOrder0\x01\x12I\n\x07Publish\x12\x1e.pyswarm.v1.PublishLogsMessage\x1a\x1c.pyswarm.v1.PublishLogsReply(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,21 +40,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READLOGSREQUEST']._serialized_start=367
   _globals['_READLOGSREQUEST']._serialized_end=524
   _globals['_READLOGSMESSAGE']._serialized_start=527
-  _globals['_READLOGSMESSAGE']._serialized_end=660
-  _globals['_LISTENLOGSREQUEST']._serialized_start=662
-  _globals['_LISTENLOGSREQUEST']._serialized_end=681
-  _globals['_LOGORDER']._serialized_start=683
-  _globals['_LOGORDER']._serialized_end=810
-  _globals['_LOGTASK']._serialized_start=813
-  _globals['_LOGTASK']._serialized_end=944
-  _globals['_PUBLISHLOGSMESSAGE']._serialized_start=947
-  _globals['_PUBLISHLOGSMESSAGE']._serialized_end=1127
-  _globals['_LOGEND']._serialized_start=1129
-  _globals['_LOGEND']._serialized_end=1171
-  _globals['_PUBLISHLOGSREPLY']._serialized_start=1173
-  _globals['_PUBLISHLOGSREPLY']._serialized_end=1191
-  _globals['_LOGS']._serialized_start=1193
-  _globals['_LOGS']._serialized_end=1267
-  _globals['_LOGBROKER']._serialized_start=1270
-  _globals['_LOGBROKER']._serialized_end=1421
+  _globals['_READLOGSMESSAGE']._serialized_end=674
+  _globals['_LISTENLOGSREQUEST']._serialized_start=676
+  _globals['_LISTENLOGSREQUEST']._serialized_end=695
+  _globals['_LOGORDER']._serialized_start=697
+  _globals['_LOGORDER']._serialized_end=824
+  _globals['_LOGTASK']._serialized_start=827
+  _globals['_LOGTASK']._serialized_end=958
+  _globals['_PUBLISHLOGSMESSAGE']._serialized_start=961
+  _globals['_PUBLISHLOGSMESSAGE']._serialized_end=1141
+  _globals['_LOGEND']._serialized_start=1143
+  _globals['_LOGEND']._serialized_end=1185
+  _globals['_PUBLISHLOGSREPLY']._serialized_start=1187
+  _globals['_PUBLISHLOGSREPLY']._serialized_end=1205
+  _globals['_LOGS']._serialized_start=1207
+  _globals['_LOGS']._serialized_end=1281
+  _globals['_LOGBROKER']._serialized_start=1284
+  _globals['_LOGBROKER']._serialized_end=1435
 # @@protoc_insertion_point(module_scope)

@@ -65,16 +65,18 @@ class ReadLogsRequest(_message.Message):
     def __init__(self, service_id: _Optional[str] = ..., task_id: _Optional[str] = ..., options: _Optional[_Union[LogOptions, _Mapping]] = ..., began_ns: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[LogPosition, _Mapping]]] = ...) -> None: ...
 
 class ReadLogsMessage(_message.Message):
-    __slots__ = ("began_ns", "chunks", "positions", "notice")
+    __slots__ = ("began_ns", "chunks", "positions", "gone", "notice")
     BEGAN_NS_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     began_ns: int
     chunks: _containers.RepeatedCompositeFieldContainer[LogChunk]
     positions: _containers.RepeatedCompositeFieldContainer[LogPosition]
+    gone: _containers.RepeatedScalarFieldContainer[str]
     notice: str
-    def __init__(self, began_ns: _Optional[int] = ..., chunks: _Optional[_Iterable[_Union[LogChunk, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[LogPosition, _Mapping]]] = ..., notice: _Optional[str] = ...) -> None: ...
+    def __init__(self, began_ns: _Optional[int] = ..., chunks: _Optional[_Iterable[_Union[LogChunk, _Mapping]]] = ..., positions: _Optional[_Iterable[_Union[LogPosition, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class ListenLogsRequest(_message.Message):
     __slots__ = ()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyswarm.common.errors import InvalidArgument
-from pyswarm.common.logframes import STDERR, STDOUT, Cursor, Mark, Resumption, frame, lines
+from pyswarm.common.logframes import STDERR, STDOUT, Cursor, Mark, Resumption, epoch_text, frame, lines, time_text
 from pyswarm.common.logmerge import Chunk, Merge, joined
 
 
@@ -64,7 +64,16 @@ def test_after_a_break_at_any_line_the_rest_is_read_exactly_once(
         cursor.read(stream, at(tick))
     # The engine, asked again from the cursor's time on, gives what is not older than that.
     again = b"".join(line(t, text, s) for t, s, text in numbered if at(t) >= cursor.earliest)
-    assert texts(Resumption(cursor).new_of(again)) == [text for _, _, text in numbered[break_at:]]
+    assert texts(Resumption(cursor).take(again)) == [text for _, _, text in numbered[break_at:]]
+    whole = Cursor()
+    for tick, stream, _ in numbered:
+        whole.read(stream, at(tick))
+    assert cursor == whole
+
+
+def test_times_of_the_engine_and_back() -> None:
+    assert time_text(1_700_000_000.25) == b"2023-11-14T22:13:20.250000000Z"
+    assert epoch_text(b"2023-11-14T22:13:20.250000001Z") == "1700000000.250000001"
 
 
 def test_streams_are_counted_apart() -> None:
@@ -72,14 +81,14 @@ def test_streams_are_counted_apart() -> None:
     cursor = Cursor()
     cursor.read(STDOUT, at(5))
     again = line(5, b"known") + line(4, b"late", STDERR)
-    assert texts(Resumption(cursor).new_of(again)) == [b"late"]
+    assert texts(Resumption(cursor).take(again)) == [b"late"]
 
 
 def test_a_settled_cursor_leaves_out_what_was_before() -> None:
     cursor = Cursor()
     cursor.settle(at(5))
     assert cursor == Cursor(Mark(at(5)), Mark(at(5)))
-    assert texts(Resumption(cursor).new_of(line(4, b"old") + line(5, b"new"))) == [b"new"]
+    assert texts(Resumption(cursor).take(line(4, b"old") + line(5, b"new"))) == [b"new"]
     cursor = Cursor()
     cursor.read(STDOUT, at(3))
     cursor.settle(at(5))
