@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -90,6 +91,28 @@ class Client:
             f"Cannot connect to the pyswarm daemon at {self.host}. Is it running? "
             "Start it with: systemctl start pyswarmd (or: pyswarmd)"
         )
+
+    def stream(self, path: str, query: dict[str, str]) -> http.client.HTTPResponse:
+        """The answer of a ``GET`` that goes on for as long as it likes. Raises as ``request``."""
+        try:
+            self._connection.request("GET", f"/v{API_VERSION}{path}?{urlencode(query)}")
+            reply = self._connection.getresponse()
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as exc:
+            raise NoDaemon(f"the pyswarm daemon at {self.host} closed the connection") from exc
+        except OSError as exc:
+            raise self._unreachable(exc) from exc
+        if reply.status >= 400 or not reply.headers.get("Server", "").startswith("pyswarm/"):
+            self._decoded(reply, reply.read())
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(None)
+        return reply
+
+    def received(self, reply: http.client.HTTPResponse, read: Callable[[], bytes]) -> bytes:
+        """What ``read`` gets of a stream, empty at its end."""
+        try:
+            return read()
+        except (OSError, http.client.HTTPException) as exc:
+            raise NoDaemon(f"the pyswarm daemon at {self.host} closed the connection") from exc
 
     def get(self, path: str, **query: str) -> Any:
         """``GET``."""

@@ -34,6 +34,7 @@ _NODE = {
 _SERVICE = {
     "create": Entry("service_create", "create", "Create a new service"),
     "inspect": Entry("service", "inspect", "Display detailed information on one or more services"),
+    "logs": Entry("service_logs", "logs", "Fetch the logs of a service or task"),
     "ls": Entry("service", "ls", "List services", "list"),
     "ps": Entry("service", "ps", "List the tasks of one or more services"),
     "rm": Entry("service", "rm", "Remove one or more services", "remove"),

@@ -9,6 +9,7 @@ from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.gateway import (
     routes_files,
+    routes_logs,
     routes_networks,
     routes_nodes,
     routes_prune,
@@ -38,6 +39,18 @@ _HEADERS = {
     "Server": f"pyswarm/{VERSION} (linux)",
 }
 
+#: Everything that is served here.
+_ROUTES = (
+    routes_system,
+    routes_swarm,
+    routes_nodes,
+    routes_services,
+    routes_logs,
+    routes_networks,
+    routes_prune,
+    routes_files,
+)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -47,15 +60,7 @@ def make_app(backend: Backend) -> web.Application:
     app = web.Application(middlewares=[_errors], client_max_size=_MAX_BODY_BYTES)
     app[BACKEND] = backend
     app.on_response_prepare.append(_headers)
-    for routes in (
-        routes_system,
-        routes_swarm,
-        routes_nodes,
-        routes_services,
-        routes_networks,
-        routes_prune,
-        routes_files,
-    ):
+    for routes in _ROUTES:
         for route in routes.ROUTES:
             app.router.add_route(route.method, route.path, route.handler)
             app.router.add_route(route.method, "/v{api_major:\\d+}.{api_minor:\\d+}" + route.path, route.handler)

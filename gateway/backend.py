@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from aiohttp import web
 
+from pyswarm.common.clock import Clock, SystemClock
 from pyswarm.common.errors import InvalidArgument
 from pyswarm.common.nodecontrol import NodeControl, NodeInfo
 from pyswarm.common.tasks import TaskGroupOwner
@@ -39,10 +40,13 @@ class Route(NamedTuple):
 class Backend:
     """The daemon, the manager and the engine, as handlers reach them."""
 
-    def __init__(self, access: ClusterAccess, engine: Engine, tasks: TaskGroupOwner) -> None:
+    def __init__(
+        self, access: ClusterAccess, engine: Engine, tasks: TaskGroupOwner, clock: Clock | None = None
+    ) -> None:
         self._access = access
         self._tasks = tasks
         self.engine = engine
+        self.clock = clock or SystemClock()
 
     @property
     def node(self) -> NodeControl:

@@ -1,6 +1,6 @@
 """What the gateway needs of a manager, as a Protocol; ``manager.control.client`` implements it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from pyswarm.common.types import (
@@ -18,6 +18,7 @@ from pyswarm.common.types import (
     ServiceSpec,
     Task,
 )
+from pyswarm.proto.v1 import logs_pb2
 
 #: Docker's filters: name -> accepted values.
 Filters = Mapping[str, Sequence[str]]
@@ -87,5 +88,7 @@ class Control(Protocol):
         rotate_worker_token: bool = False,
         rotate_manager_token: bool = False,
     ) -> Cluster: ...
+
+    def read_logs(self, request: logs_pb2.ReadLogsRequest) -> AsyncGenerator[logs_pb2.ReadLogsMessage, None]: ...
 
     async def close(self) -> None: ...

@@ -9,7 +9,7 @@ from pyswarm.common.errors import FailedPrecondition, InvalidArgument
 from pyswarm.common.types import Network, Task
 from pyswarm.gateway import filters, views
 from pyswarm.gateway.backend import BACKEND, Route, flag, json_response, version_of
-from pyswarm.gateway.fields import decode_json, not_supported
+from pyswarm.gateway.fields import decode_json
 from pyswarm.gateway.ports import Control
 from pyswarm.gateway.specs import service_spec
 
@@ -90,19 +90,12 @@ async def _networks(control: Control, found: Iterable[Task]) -> dict[str, Networ
     return {network.id: network for network in await control.list_networks()}
 
 
-async def logs(_request: web.Request) -> web.Response:
-    """Not yet there; the engine must not be asked for them, it knows no services."""
-    raise not_supported("service logs")
-
-
 ROUTES = (
     Route("GET", "/services", listing),
     Route("POST", "/services/create", create),
     Route("GET", "/services/{ref}", inspect),
     Route("POST", "/services/{ref}/update", update),
     Route("DELETE", "/services/{ref}", remove),
-    Route("GET", "/services/{ref}/logs", logs),
     Route("GET", "/tasks", tasks),
     Route("GET", "/tasks/{ref}", task),
-    Route("GET", "/tasks/{ref}/logs", logs),
 )
