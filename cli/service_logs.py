@@ -76,7 +76,7 @@ def logs(
         for data in _received(client, reply):
             _write(sys.stdout, data)
         return
-    width = len(str(spec["Mode"]["Replicated"]["Replicas"] if kind == "services" else found.get("Slot", 0)))
+    width = _width(kind, found)
     names = _Names(
         Client(client.host), width, resolve=not no_resolve, task_ids=not no_task_ids, trunc=not no_trunc
     )
@@ -95,6 +95,13 @@ def _target(client: Client, ref: str) -> tuple[str, Any]:
             if exc.status != 404:
                 raise
     raise CliError(f"no such task or service: {ref}")
+
+
+def _width(kind: str, found: Any) -> int:
+    """How many digits the largest slot has."""
+    if kind == "tasks":
+        return len(str(found.get("Slot", 0)))
+    return len(str((found["Spec"]["Mode"].get("Replicated") or {}).get("Replicas", 0)))
 
 
 def _received(client: Client, reply: http.client.HTTPResponse) -> Iterator[bytes]:
