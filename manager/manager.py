@@ -20,6 +20,7 @@ from pyswarm.manager.control import ControlServicer
 from pyswarm.manager.dispatcher import Dispatcher, DispatcherServicer
 from pyswarm.manager.dispatcher.withdrawals import Withdrawals
 from pyswarm.manager.etcd import EtcdManagement
+from pyswarm.manager.events import EventFeed, EventsServicer
 from pyswarm.manager.joining import JoinServer, Leadership
 from pyswarm.manager.leader import LeaderComponents
 from pyswarm.manager.logs import LogBroker, LogBrokerServicer, LogsServicer
@@ -36,6 +37,7 @@ from pyswarm.proto.v1 import (
     ca_pb2_grpc,
     control_pb2_grpc,
     dispatcher_pb2_grpc,
+    events_pb2_grpc,
     logs_pb2_grpc,
     raft_pb2,
     raft_pb2_grpc,
@@ -123,6 +125,14 @@ class Manager:
             withdrawals=withdrawals,
         )
         logs = LogBroker(self._store, raft, clock=self._clock, registry=self._registry)
+        events = EventFeed(
+            self._store,
+            raft,
+            caught_up=lambda: raft.leader is not None and raft.applied_index >= raft.commit_index,
+            clock=self._clock,
+            registry=self._registry,
+        )
+        self._owner.spawn(events.run(), "events")
         self._leader = LeaderComponents(
             (
                 # Before the dispatcher: an agent that has a session listens to orders for logs at once.
@@ -137,7 +147,7 @@ class Manager:
             prepare=self._prepare_leadership,
         )
         raft.on_leadership(self._leadership_changed)
-        await self._listen(raft, dispatcher, logs)
+        await self._listen(raft, dispatcher, logs, events)
         if members is not None:
             await self._confirm(members)
 
@@ -168,7 +178,7 @@ class Manager:
         if self._store.view.cluster is None:
             raise Unavailable("the store holds no cluster")
 
-    async def _listen(self, raft: RaftNode, dispatcher: Dispatcher, logs: LogBroker) -> None:
+    async def _listen(self, raft: RaftNode, dispatcher: Dispatcher, logs: LogBroker, events: EventFeed) -> None:
         interceptor = RoleInterceptor(
             self._identity.cluster_id, is_removed=self._is_removed, role_of=self._role_of
         )
@@ -183,6 +193,7 @@ class Manager:
         )
         control_pb2_grpc.add_ControlServicer_to_server(self._control, server)
         dispatcher_pb2_grpc.add_DispatcherServicer_to_server(DispatcherServicer(dispatcher), server)
+        events_pb2_grpc.add_EventsServicer_to_server(EventsServicer(events), server)
         logs_pb2_grpc.add_LogBrokerServicer_to_server(LogBrokerServicer(logs), server)
         logs_pb2_grpc.add_LogsServicer_to_server(LogsServicer(logs, raft, self._identity), server)
         ca_pb2_grpc.add_CAServicer_to_server(CAServicer(self._store), server)

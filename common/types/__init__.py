@@ -2,6 +2,7 @@
 
 from pyswarm.common.types.base import EPOCH, Object, Version, timestamp
 from pyswarm.common.types.cluster import Cluster, ClusterSpec, JoinTokens
+from pyswarm.common.types.event import ClusterEvent
 from pyswarm.common.types.files import Config, ConfigSpec, Secret, SecretSpec
 from pyswarm.common.types.network import IPAMConfig, Network, NetworkSpec
 from pyswarm.common.types.node import (
@@ -45,6 +46,7 @@ __all__ = [
     "EPOCH",
     "SECOND_NS",
     "Cluster",
+    "ClusterEvent",
     "ClusterSpec",
     "Config",
     "ConfigReference",

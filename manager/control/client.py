@@ -4,6 +4,7 @@ It imports only ``proto`` and ``common``, so that the gateway stays as small as 
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc
@@ -15,6 +16,7 @@ from pyswarm.common.errors import OutcomeUnknown, PyswarmError, Unavailable
 from pyswarm.common.tls import TLSIdentity
 from pyswarm.common.types import (
     Cluster,
+    ClusterEvent,
     ClusterSpec,
     Config,
     ConfigSpec,
@@ -31,7 +33,7 @@ from pyswarm.common.types import (
 )
 from pyswarm.manager.control.streams import messages_of
 from pyswarm.proto.errors import answered, error_from_rpc, was_never_sent
-from pyswarm.proto.v1 import control_pb2, control_pb2_grpc, logs_pb2, logs_pb2_grpc
+from pyswarm.proto.v1 import control_pb2, control_pb2_grpc, events_pb2, events_pb2_grpc, logs_pb2, logs_pb2_grpc
 
 T = TypeVar("T", bound=Object)
 Filters = Mapping[str, Sequence[str]]
@@ -195,6 +197,16 @@ class ControlClient:
     def read_logs(self, request: logs_pb2.ReadLogsRequest) -> AsyncGenerator[logs_pb2.ReadLogsMessage, None]:
         """The logs of a service or a task, of the first manager. A stream that breaks is not opened again here."""
         return messages_of(self._identity, self._addrs[0], lambda c: logs_pb2_grpc.LogsStub(c).Read(request))
+
+    async def watch_events(self, since_ns: int) -> AsyncGenerator[list[ClusterEvent], None]:
+        """Events as the first manager sees them; the first list, perhaps empty, is of what happened since then."""
+        request = events_pb2.WatchEventsRequest(since_ns=since_ns)
+        messages = messages_of(
+            self._identity, self._addrs[0], lambda c: events_pb2_grpc.EventsStub(c).Watch(request)
+        )
+        async with aclosing(messages):
+            async for message in messages:
+                yield [msgspec.msgpack.decode(event, type=ClusterEvent) for event in message.events]
 
     async def _get(self, kind: str, ref: str, of: type[T]) -> T:
         reply = await self._call("Get", control_pb2.GetRequest(kind=kind, ref=ref), repeatable=True)
