@@ -73,6 +73,7 @@ _STACK = {
     "pyswarm",
     cls=LazyGroup,
     entries={
+        "events": Entry("events", "events", "Get real time events from the swarm and from this host's engine"),
         "info": Entry("system", "info", "Display system-wide information"),
         "version": Entry("system", "version", "Show the version information"),
     },

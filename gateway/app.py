@@ -8,6 +8,7 @@ from aiohttp import web
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.log import get_logger
 from pyswarm.gateway import (
+    routes_events,
     routes_files,
     routes_logs,
     routes_networks,
@@ -46,6 +47,7 @@ _ROUTES = (
     routes_nodes,
     routes_services,
     routes_logs,
+    routes_events,
     routes_networks,
     routes_prune,
     routes_files,

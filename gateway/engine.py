@@ -1,6 +1,7 @@
 """The Docker Engine of this host: what is not the cluster's is streamed to it and back."""
 
 import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
@@ -22,6 +23,8 @@ _CHUNK_BYTES = 64 * 1024
 _CONNECT_TIMEOUT_S = 5.0
 #: For the questions the gateway itself asks.
 _ASK_TIMEOUT_S = 10.0
+_MAX_LINE_BYTES = 4 * 1024 * 1024
+_MAX_ERROR_CHARS = 1000
 _VERSIONED = re.compile(r"^/v[0-9.]+(?=/)")
 
 
@@ -71,6 +74,23 @@ class Engine:
             message = decoded.get("message", "") if isinstance(decoded, dict) else ""
             raise NotAnswered(reply.status, message or f"the engine answered {reply.status}")
         return decoded
+
+    async def lines(self, engine: str, path: str) -> AsyncGenerator[bytes, None]:
+        """What ``GET path`` goes on saying, line by line; raises as ``get_json``."""
+        url = URL(f"http://engine{self._prefix}{path}", encoded=True)
+        rest = b""
+        try:
+            async with self._session(engine).get(url) as reply:
+                if reply.status >= 400:
+                    raise NotAnswered(reply.status, (await reply.text())[:_MAX_ERROR_CHARS])
+                async for data in reply.content.iter_any():
+                    *lines, rest = (rest + data).split(b"\n")
+                    for line in lines:
+                        yield line + b"\n"
+                    if len(rest) > _MAX_LINE_BYTES:
+                        raise Unavailable("the Docker Engine of this node says more at once than can be read")
+        except (aiohttp.ClientError, OSError) as exc:
+            raise _no_answer(engine, exc) from exc
 
     async def forward(self, request: web.Request, engine: str, body: bytes | None = None) -> web.StreamResponse:
         """Pass the request on as it is (with ``body`` if it was read already) and stream the answer back."""

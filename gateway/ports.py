@@ -5,6 +5,7 @@ from typing import Protocol
 
 from pyswarm.common.types import (
     Cluster,
+    ClusterEvent,
     ClusterSpec,
     Config,
     ConfigSpec,
@@ -90,5 +91,7 @@ class Control(Protocol):
     ) -> Cluster: ...
 
     def read_logs(self, request: logs_pb2.ReadLogsRequest) -> AsyncGenerator[logs_pb2.ReadLogsMessage, None]: ...
+
+    def watch_events(self, since_ns: int) -> AsyncGenerator[list[ClusterEvent], None]: ...
 
     async def close(self) -> None: ...

@@ -1,7 +1,6 @@
 """``/services/{ref}/logs`` and ``/tasks/{ref}/logs``."""
 
 import asyncio
-import re
 from contextlib import aclosing
 
 from aiohttp import web
@@ -9,10 +8,10 @@ from aiohttp import web
 from pyswarm.common.errors import InvalidArgument
 from pyswarm.gateway.backend import BACKEND, Route, flag
 from pyswarm.gateway.logs import LogStream
+from pyswarm.gateway.moments import moment_of
 from pyswarm.proto.v1 import logs_pb2 as pb
 
 _RAW_STREAM = "application/vnd.docker.raw-stream"
-_EPOCH = re.compile(r"\d{1,12}(\.\d+)?")
 _MAX_TAIL_DIGITS = 18
 
 
@@ -39,21 +38,14 @@ def _options(request: web.Request) -> pb.LogOptions:
         follow=flag(request, "follow"),
         stdout=flag(request, "stdout"),
         stderr=flag(request, "stderr"),
-        since=_time(request, "since"),
-        until=_time(request, "until"),
+        since=moment_of(request, "since"),
+        until=moment_of(request, "until"),
         tail=_tail(request.query.get("tail", "")),
         details=flag(request, "details"),
     )
     if not (options.stdout or options.stderr):
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
     return options
-
-
-def _time(request: web.Request, name: str) -> str:
-    text = request.query.get(name, "")
-    if text and not _EPOCH.fullmatch(text):
-        raise InvalidArgument(f'invalid value for "{name}": "{text}" is not a number of seconds since 1970')
-    return "" if not text or float(text) == 0 else text
 
 
 def _tail(text: str) -> int:
