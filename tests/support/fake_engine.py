@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import msgspec
 
@@ -13,11 +13,14 @@ from pyswarm.agent.engine import (
     EngineEvent,
     EngineUnavailable,
     FileMount,
+    LogQuery,
+    LogsUnreadable,
     NameConflict,
     NoSuchContainer,
     NoSuchImage,
 )
 from pyswarm.common.ids import new_id
+from pyswarm.common.logframes import STDERR, STDOUT, epoch_text, frame, time_text
 from pyswarm.common.types import EngineDescription, NodeDescription, Platform, Resources, Task
 from pyswarm.overlay.api import LocalNetwork
 
@@ -36,6 +39,10 @@ class FakeEngine:
         self.calls: list[str] = []
         self.up = True
         self.start_errors: dict[str, EngineError] = {}
+        self.said: dict[str, list[tuple[int, bytes, bytes]]] = {}
+        self.unreadable: set[str] = set()
+        self._tick = 0
+        self._log_bell = asyncio.Event()
         self._streams: list[asyncio.Queue[EngineEvent | None]] = []
         self._pids = iter(range(1000, 100000))
 
@@ -54,6 +61,7 @@ class FakeEngine:
     def go_down(self) -> None:
         """Stop answering; containers go on."""
         self.up = False
+        self._log_changed()
         for stream in self._streams:
             stream.put_nowait(None)
 
@@ -74,7 +82,19 @@ class FakeEngine:
         self.found[name] = ContainerInfo(id=new_id(), name=name, task_id=task_id, **state)  # type: ignore[arg-type]
         self.node_of[name] = node_id
 
+    def say(self, name: str, text: str, stream: int = STDOUT, tick: int | None = None) -> None:
+        """The container writes a line; ``tick`` is its time in ms of 2026, by default after all earlier ones."""
+        self._tick = self._tick + 1 if tick is None else max(self._tick, tick)
+        time = time_text(1_767_225_600 + (self._tick if tick is None else tick) / 1000)
+        self.said.setdefault(name, []).append((stream, time, f"{text}\n".encode()))
+        self._log_changed()
+
+    def _log_changed(self) -> None:
+        changed, self._log_bell = self._log_bell, asyncio.Event()
+        changed.set()
+
     def _happened(self, task_id: str, action: str) -> None:
+        self._log_changed()
         for stream in self._streams:
             stream.put_nowait(EngineEvent(task_id, action))
 
@@ -172,6 +192,33 @@ class FakeEngine:
         """The node's."""
         await self._asked("containers")
         return [info for name, info in self.found.items() if self.node_of[name] == node_id]
+
+    async def logs(self, name: str, query: LogQuery) -> AsyncGenerator[bytes, None]:
+        """What was said, and when following what is, until the container ends or the engine goes down."""
+        await self._asked("logs", f"{name} tail={query.tail} follow={query.follow}")
+        found = self._name(name)
+        if found in self.unreadable:
+            raise LogsUnreadable("configured logging driver does not support reading")
+        said = self.said.setdefault(found, [])
+        position = 0 if query.tail < 0 else max(len(said) - query.tail, 0)
+        while True:
+            bell = self._log_bell
+            if not self.up:
+                raise EngineUnavailable("the connection to the engine broke")
+            new, position = said[position:], len(said)
+            wanted = {s for s, asked in ((STDOUT, query.stdout), (STDERR, query.stderr)) if asked}
+            frames = b"".join(
+                frame(stream, time + (b"  " if query.details else b" ") + text)
+                for stream, time, text in new
+                if stream in wanted and (not query.since or epoch_text(time) >= query.since)
+            )
+            if frames:
+                yield frames
+                continue
+            info = self.found.get(found)
+            if not query.follow or info is None or not info.running:
+                return
+            await bell.wait()
 
     async def events(self, since_s: float) -> AsyncIterator[EngineEvent]:
         """Until it goes down."""
