@@ -202,15 +202,6 @@ async def test_bad_bodies_get_one_line(swarm: Api) -> None:
     assert (status, answer["message"]) == (400, "Mode.Global is not supported by this version of pyswarm")
 
 
-async def test_what_is_not_there_yet_is_not_asked_of_the_engine(swarm: Api) -> None:
-    await swarm("POST", "/services/create", SPEC)
-    for method, path in (("GET", "/services/web/logs"),):
-        status, answer = await swarm(method, path)
-        assert status == 400
-        assert "not supported by this version of pyswarm" in answer["message"]
-    assert swarm.rig.engine.seen == []
-
-
 async def test_nodes(swarm: Api) -> None:
     worker = swarm.rig.control.add_node("h2")
     nodes = (await swarm("GET", "/nodes"))[1]

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pyswarm.common.nodecontrol import InitOptions, JoinOptions, NodeInfo
 from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.common.types import (
     Cluster,
+    ClusterEvent,
     Config,
     ContainerStatus,
     EngineDescription,
@@ -57,6 +58,7 @@ from pyswarm.gateway.backend import API_VERSION, Backend
 from pyswarm.gateway.cluster import ClusterAccess
 from pyswarm.gateway.engine import Engine
 from pyswarm.manager.control.file_checks import check_file_spec, check_file_update, check_references
+from pyswarm.proto.v1 import logs_pb2 as pb
 
 #: The programs of this very environment come first.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -76,6 +78,11 @@ class FakeControl:
         self.tasks: dict[str, Task] = {}
         self.secrets: dict[str, Secret] = {}
         self.configs: dict[str, Config] = {}
+        self.log_script: list[list[pb.ReadLogsMessage | Exception | None]] = []
+        self.log_requests: list[pb.ReadLogsRequest] = []
+        self.events: list[ClusterEvent] = []
+        self.event_watchers: list[asyncio.Queue[ClusterEvent]] = []
+        self.events_error: Exception | None = None
         tokens = JoinTokens(worker=WORKER_TOKEN, manager=MANAGER_TOKEN)
         self.cluster = Cluster(id=new_id(), join_tokens=tokens, created_at=NOW, updated_at=NOW)
         self.place: Callable[[Task], Task] = self.run_everywhere
@@ -372,6 +379,36 @@ class FakeControl:
         )
         return self.cluster
 
+    async def read_logs(self, request: pb.ReadLogsRequest) -> AsyncGenerator[pb.ReadLogsMessage, None]:
+        """What ``log_script`` has for this call; an exception in it is raised, its end waits for ever if asked."""
+        self.log_requests.append(request)
+        for step in self.log_script.pop(0):
+            if isinstance(step, Exception):
+                raise step
+            if step is None:
+                await asyncio.Event().wait()
+            else:
+                yield step
+
+    async def watch_events(self, since_ns: int) -> AsyncGenerator[list[ClusterEvent], None]:
+        """What ``happen`` was told, since then and from now on."""
+        if self.events_error is not None:
+            raise self.events_error
+        watcher: asyncio.Queue[ClusterEvent] = asyncio.Queue()
+        self.event_watchers.append(watcher)
+        try:
+            yield [event for event in self.events if since_ns and event.time_ns >= since_ns]
+            while True:
+                yield [await watcher.get()]
+        finally:
+            self.event_watchers.remove(watcher)
+
+    def happen(self, event: ClusterEvent) -> None:
+        """Tell whoever watches."""
+        self.events.append(event)
+        for watcher in self.event_watchers:
+            watcher.put_nowait(event)
+
     async def close(self) -> None:
         return None
 
@@ -475,6 +512,9 @@ class FakeEngine:
         self.seen: list[tuple[str, str, bytes]] = []
         self.pruned: list[str] = []
         self.prune_filters: list[dict[str, Any]] = []
+        #: What it remembers, and what happens; one watcher at a time.
+        self.events: list[dict[str, Any]] = []
+        self.coming_events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -484,6 +524,7 @@ class FakeEngine:
         app.router.add_get("/v1.41/networks/{ref}", self._network)
         app.router.add_post("/v1.41/networks/prune", self._prune)
         app.router.add_get("/v1.41/distribution/{name:.*}", self._distribution)
+        app.router.add_get("/v1.41/events", self._events)
         app.router.add_route("*", "/{tail:.*}", self._any)
         return app
 
@@ -524,6 +565,17 @@ class FakeEngine:
 
     async def _distribution(self, _request: web.Request) -> web.Response:
         return _json({"message": "no registry here"}, status=500)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append((request.method, request.raw_path, b""))
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for event in self.events:
+            await response.write(json.dumps(event).encode() + b"\n")
+        if "until" not in request.query:
+            while True:
+                await response.write(json.dumps(await self.coming_events.get()).encode() + b"\n")
+        return response
 
     async def _any(self, request: web.Request) -> web.Response:
         self.seen.append((request.method, request.raw_path, await request.read()))
