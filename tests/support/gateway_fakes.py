@@ -8,6 +8,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -570,7 +571,10 @@ class FakeEngine:
         self.seen.append((request.method, request.raw_path, b""))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
+        since_ns = Decimal(request.query.get("since", "inf")) * 10**9
         for event in self.events:
+            if event["timeNano"] < since_ns:
+                continue
             await response.write(json.dumps(event).encode() + b"\n")
         if "until" not in request.query:
             while True:

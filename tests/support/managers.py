@@ -29,10 +29,11 @@ from pyswarm.manager.control import ControlServicer
 from pyswarm.manager.control.client import ControlClient
 from pyswarm.manager.dispatcher import Dispatcher, DispatcherServicer
 from pyswarm.manager.dispatcher.withdrawals import Withdrawals
+from pyswarm.manager.events import EventFeed, EventsServicer
 from pyswarm.manager.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.state import Store, Transaction
 from pyswarm.proto.roles import RoleInterceptor
-from pyswarm.proto.v1 import control_pb2_grpc, dispatcher_pb2_grpc, logs_pb2_grpc
+from pyswarm.proto.v1 import control_pb2_grpc, dispatcher_pb2_grpc, events_pb2_grpc, logs_pb2_grpc
 from support.pki import Pki
 
 T = TypeVar("T")
@@ -125,6 +126,7 @@ class TestManager:
     control: ControlServicer
     dispatcher: Dispatcher
     logs: LogBroker
+    events: EventFeed
     registry: CollectorRegistry
     etcd: dict[str, tuple[list[str], bytes]]
 
@@ -175,12 +177,14 @@ class TestCluster:
         server = grpc.aio.server(interceptors=(self._interceptor(store),), options=SERVER_OPTIONS)
         control_pb2_grpc.add_ControlServicer_to_server(control, server)
         dispatcher_pb2_grpc.add_DispatcherServicer_to_server(DispatcherServicer(dispatcher), server)
+        events = EventFeed(store, raft, caught_up=lambda: True, clock=SystemClock(), registry=registry)
+        events_pb2_grpc.add_EventsServicer_to_server(EventsServicer(events), server)
         logs_pb2_grpc.add_LogBrokerServicer_to_server(LogBrokerServicer(logs), server)
         logs_pb2_grpc.add_LogsServicer_to_server(LogsServicer(logs, raft, identity), server)
         port = server.add_secure_port("127.0.0.1:0", identity.server_credentials())
         await server.start()
         seat = Seat(identity.node_id, f"127.0.0.1:{port}")
-        manager = TestManager(identity, store, seat, server, control, dispatcher, logs, registry, etcd)
+        manager = TestManager(identity, store, seat, server, control, dispatcher, logs, events, registry, etcd)
         self.managers.append(manager)
         return manager
 
