@@ -79,7 +79,8 @@ class EngineLogs:
 
 def _refusal(name: str, status: int, body: str) -> EngineError:
     text = error_text(body)
-    if status == 404:
+    # 409: it is being removed.
+    if status in (404, 409):
         return NoSuchContainer(name)
     if status == 501 or "does not support reading" in text:
         return LogsUnreadable(text)

@@ -1,6 +1,7 @@
 """Points in time on the command line, and lines of service logs taken apart."""
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from pyswarm.common.logframes import STDERR, STDOUT, SYSTEM, frame
     [
         ("1700000000", "1700000000"),
         ("1700000000.5", "1700000000.5"),
+        ("10", "10"),
         ("10m", "1699999400.000000000"),
         ("1h30m", "1699994600.000000000"),
         ("0s", "1700000000.000000000"),
@@ -31,8 +33,6 @@ def test_points_in_time(text: str, expected: str) -> None:
 
 
 def test_a_time_without_a_zone_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
@@ -43,11 +43,8 @@ def test_a_time_without_a_zone_is_local(monkeypatch: pytest.MonkeyPatch) -> None
         time.tzset()
 
 
-@pytest.mark.parametrize("text", ["yesterday", "", "10", "2023-13-01", "5 minutes", "1e9", "2023-11-14Tx"])
+@pytest.mark.parametrize("text", ["yesterday", "", "2023-13-01", "5 minutes", "1e9", "2023-11-14Tx"])
 def test_what_is_no_point_in_time(text: str) -> None:
-    if text == "10":
-        assert parse_moment(text, 0) == "10"
-        return
     with pytest.raises(ValueError, match="failed to parse value as time or duration"):
         parse_moment(text, 0)
 
