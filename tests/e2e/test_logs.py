@@ -110,11 +110,11 @@ def assert_each_line_once(follower: Follower, from_start: bool = True) -> None:
 
 def test_logs_of_every_node_in_the_order_of_their_times(cluster: Cluster) -> None:
     create(cluster, 4, QUIET)
-    wait_until(
-        lambda: cluster.lab.sh("h1", "pyswarm", "service", "logs", "web").stderr.count("three") == 4,
-        20,
-        "all said",
-    )
+
+    def last_words() -> int:
+        return cluster.lab.sh("h1", "pyswarm", "service", "logs", "web").stderr.count("three")
+
+    wait_until(lambda: last_words() == 4, 20, "all have said all")
     for program in ("pyswarm", "docker"):
         done = cluster.lab.sh("h2", program, "service", "logs", "-t", "web")
         out = [line.split(" ", 1) for line in done.stdout.splitlines()]
