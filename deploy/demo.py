@@ -23,7 +23,7 @@ LAB = [str(ROOT / "deploy" / "lab" / "lab"), "--name", "demo"]
 HOSTS = ("h1", "h2", "h3", "h4")
 STACK = Path("deploy/hits/docker-stack.yml")
 #: Long enough for the lines of new tasks to be among those shown.
-LOGS_SHOWN = 14
+LOGS_SHOWN = 20
 
 
 class DemoFailure(Exception):
@@ -159,7 +159,7 @@ def reach_it() -> None:
     run("h1", "wget -qO- http://127.0.0.1:8080/")
     task = next(t for t in tasks_of("web") if t["node"] == "h1")
     say("Containers find a service by its name: one address of its own, or with tasks. those of all its tasks")
-    for command in ("nslookup web", "ping -c 2 web", "wget -qO- http://web/", "nslookup tasks.web"):
+    for command in ("nslookup web", "ping -c 1 web", "wget -qO- http://web/", "nslookup tasks.web"):
         run("h1", f"docker exec {task['container']} {command}")
 
 

@@ -21,8 +21,12 @@ PAUSE_S = 0.002
 class Tally:
     """What came of the requests so far."""
 
-    def __init__(self, good: int, failures: dict[str, int], first_failures: list[list[Any]]) -> None:
+    def __init__(
+        self, good: int, failures: dict[str, int], first_failures: list[list[Any]], last_failure_s: float = 0.0
+    ) -> None:
         self.good = good
+        #: Seconds since the start.
+        self.last_failure_s = last_failure_s
         #: What went wrong -> how often.
         self.failures = failures
         #: (seconds since the start, what) of the first few.
@@ -34,7 +38,8 @@ class Tally:
         return sum(self.failures.values())
 
     def __str__(self) -> str:
-        return f"{self.good} good, {self.failed} failed {self.failures} {self.first_failures}"
+        failures = f"{self.failures} {self.first_failures}, the last after {self.last_failure_s} s"
+        return f"{self.good} good, {self.failed} failed" + (f": {failures}" if self.failed else "")
 
 
 class Requester:
@@ -82,19 +87,21 @@ def main(host: str, port: int, workers: int) -> None:
     began = time.monotonic()
     lock = threading.Lock()
     good = 0
+    last_s = 0.0
     failures: Counter[str] = Counter()
     first: list[tuple[float, str]] = []
 
     def work() -> None:
-        nonlocal good
+        nonlocal good, last_s
         while not stop.is_set():
             try:
                 _request(host, port)
             except (OSError, http.client.HTTPException) as exc:
                 with lock:
+                    last_s = round(time.monotonic() - began, 2)
                     failures[f"{type(exc).__name__}: {exc}"] += 1
                     if len(first) < 10:
-                        first.append((round(time.monotonic() - began, 2), str(exc)))
+                        first.append((last_s, str(exc)))
             else:
                 with lock:
                     good += 1
@@ -108,7 +115,8 @@ def main(host: str, port: int, workers: int) -> None:
         pass
     for thread in threads:
         thread.join()
-    print(json.dumps({"good": good, "failures": failures, "first_failures": first}), flush=True)
+    result = {"good": good, "failures": failures, "first_failures": first, "last_failure_s": last_s}
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
