@@ -25,7 +25,8 @@ _ORIG, _REPLY, _STATUS, _ID, _ZONE, _FILTER = 1, 2, 3, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_SRC, _IP_DST = 1, 2
 _PROTO_NUM = 1
-_FILTER_ORIG_FLAGS, _BY_PROTO_NUM = 1, 1 << 3
+_FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
+_BY_IP_SRC, _BY_PROTO_NUM = 1 << 0, 1 << 3
 _STATS_ENTRIES = 1
 _GET_OBJ = 0xA13  # of subsystem 10, nftables
 _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
@@ -84,25 +85,32 @@ class Flows:
                 if seq == self._seq:
                     attrs = wire.parse_attrs(data, start + _NFGENMSG.size, end)
 
-    def forget(self, stale: Callable[[Flow], bool], protocol: int | None = None) -> list[Flow]:
-        """Forget every IPv4 flow, or every one of ``protocol``, that is ``stale``, so that its next packet is led
-        anew. Returns the others. Raises OverlayError."""
+    def forget(
+        self, stale: Callable[[Flow], bool], *, protocol: int | None = None, led_to: str | None = None
+    ) -> list[Flow]:
+        """Forget every IPv4 flow that is ``stale``, so that its next packet is led anew; ``protocol``
+        and ``led_to`` narrow the search. Returns those that were found and stay. Raises OverlayError."""
         with _refusals():
             staying: list[Flow] = []
-            for flow in list(self._flows(protocol)):
+            for flow in list(self._flows(protocol, led_to)):
                 if stale(flow):
                     self._delete(flow)
                 else:
                     staying.append(flow)
             return staying
 
-    def _flows(self, protocol: int | None) -> Iterator[Flow]:
-        body = _NFGENMSG.pack(socket.AF_INET, 0, 0)
+    def _flows(self, protocol: int | None, led_to: str | None) -> Iterator[Flow]:
+        body, flags = _NFGENMSG.pack(socket.AF_INET, 0, 0), b""
         if protocol is not None:
-            # Kernels before 5.8 do not know the filter, and tell of all.
-            proto = wire.attr(_TUPLE_PROTO | _NESTED, wire.attr(_PROTO_NUM, bytes([protocol])))
-            body += wire.attr(_ORIG | _NESTED, proto)
-            body += wire.attr(_FILTER | _NESTED, wire.attr(_FILTER_ORIG_FLAGS, _U32.pack(_BY_PROTO_NUM)))
+            wanted = wire.attr(_TUPLE_PROTO | _NESTED, wire.attr(_PROTO_NUM, bytes([protocol])))
+            body += wire.attr(_ORIG | _NESTED, wanted)
+            flags += wire.attr(_FILTER_ORIG_FLAGS, _U32.pack(_BY_PROTO_NUM))
+        if led_to is not None:
+            wanted = wire.attr(_TUPLE_IP | _NESTED, wire.attr(_IP_SRC, wire.addr_bytes(led_to)))
+            body += wire.attr(_REPLY | _NESTED, wanted)
+            flags += wire.attr(_FILTER_REPLY_FLAGS, _U32.pack(_BY_IP_SRC))
+        if flags:
+            body += wire.attr(_FILTER | _NESTED, flags)
         self._seq += 1
         self._socket.send(wire.question(_GET, self._seq, body, dump=True))
         while True:
@@ -112,7 +120,8 @@ class Flows:
                     continue
                 if kind == _NEW:
                     flow = _flow(data, start, end)
-                    if flow is not None and protocol in (None, flow.protocol):
+                    # Kernels before 5.8 do not know the filter, and tell of all.
+                    if flow is not None and protocol in (None, flow.protocol) and led_to in (None, flow.led_to):
                         yield flow
                 elif kind in (wire.NLMSG_DONE, wire.NLMSG_ERROR):
                     wire.check(data, start, end)

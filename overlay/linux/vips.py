@@ -81,22 +81,35 @@ class Namespace:
             return True
 
     def lead_anew(
-        self, vips: Collection[str], want: VipTable, quiet_at: int | None, closing: ExitStack
+        self,
+        vips: Collection[str],
+        lost: Collection[str],
+        want: VipTable,
+        quiet_at: int | None,
+        closing: ExitStack,
     ) -> int | None:
-        """Forget the stale flows to ``vips`` after tasks were withdrawn; ``want`` is where the table leads now.
+        """Forget the stale flows to ``vips`` after tasks were withdrawn, some of which are ``lost``.
 
-        Looking for flows is dear, so it is left out if there were none without a connection when the table's
-        counter was at ``quiet_at``, and that has not moved. Returns what to give as ``quiet_at`` next time, None
-        while there are such flows. Raises OverlayError.
+        ``want`` is where the table leads now. Looking for flows is dear, so it is left out where nobody is lost
+        and the table's counter is still at ``quiet_at``, when there were no flows without a connection. Returns
+        what to give as ``quiet_at`` next time, None while there are such flows. Raises OverlayError.
         """
+
+        def stale(flow: Flow) -> bool:
+            return plan.is_stale(flow, vips, want, lost)
+
         with self._entered():
             flows = closing.enter_context(Flows())
             counted = flows.counter(plan.TABLE, plan.COUNTER)
+            if not flows.count():
+                return counted
+            if len(lost) == 1:
+                flows.forget(stale, led_to=next(iter(lost)))
+            elif lost:
+                flows.forget(stale, protocol=socket.IPPROTO_TCP)
             if counted == quiet_at:
                 return quiet_at
-            staying: list[Flow] = []
-            for protocol in plan.DATAGRAM_PROTOCOLS if flows.count() else ():
-                staying += flows.forget(lambda flow: plan.is_stale(flow, vips, want), protocol)
+            staying = [flow for each in plan.DATAGRAM_PROTOCOLS for flow in flows.forget(stale, protocol=each)]
             return None if any(flow.sent_to in want for flow in staying) else counted
 
     def lead_first(self, want: VipTable, closing: ExitStack) -> None:

@@ -13,8 +13,8 @@ nothing is in the way of the packets, and a service can ask itself. A service wi
       chain v<hex>       one per virtual IP: count all but TCP, then dnat to one of its tasks, by chance
 
 A table is loaded whole into a container that has none, and then changed where it differs, each time in one
-transaction. Connections that are open stay where they lead; flows without a connection, of which the kernel cannot
-tell when they end, are led anew when their task is withdrawn.
+transaction. Connections that are open stay where they lead until their task is gone. Flows without a connection,
+of which the kernel cannot tell when they end, are led anew as soon as their task is withdrawn.
 """
 
 import ipaddress
@@ -187,9 +187,23 @@ def withdrawn(have: VipTable, want: VipTable) -> frozenset[str]:
     return frozenset(vip for vip, addrs in have.items() if set(addrs) - set(want.get(vip, ())))
 
 
-def is_stale(flow: Flow, vips: Collection[str], want: VipTable) -> bool:
-    """Whether a flow to one of ``vips`` leads to nobody who is behind it, and would go on to do so: a UDP sender
-    or a ping that keeps its port or number, or a connection that nobody has answered yet."""
+def gone(have: VipTable, want: VipTable, there: Collection[str]) -> frozenset[str]:
+    """The addresses that some virtual IP leads to no more, of tasks that are not even ending: not ``there``."""
+    return frozenset(
+        addr
+        for vip, addrs in have.items()
+        for addr in addrs
+        if addr not in there and addr not in want.get(vip, ())
+    )
+
+
+def is_stale(flow: Flow, vips: Collection[str], want: VipTable, lost: Collection[str] = ()) -> bool:
+    """Whether a flow to one of ``vips`` leads to nobody who is behind it, and would go on to do so.
+
+    That is a UDP sender or a ping that keeps its port or number, and a connection that nobody has answered yet.
+    One that was answered may go on while its task ends; but from ``lost`` addresses nothing will come that would
+    end it, and a new connection from the same port would be taken for a part of it.
+    """
     if flow.sent_to not in vips or flow.led_to in want.get(flow.sent_to, ()):
         return False
-    return flow.protocol in DATAGRAM_PROTOCOLS or not flow.answered
+    return flow.protocol in DATAGRAM_PROTOCOLS or not flow.answered or flow.led_to in lost

@@ -20,7 +20,7 @@ from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.overlay.errors import OverlayError
 from pyswarm.overlay.linux.vips import Namespace, NamespaceGone
 from pyswarm.overlay.registry.model import OverlayState
-from pyswarm.overlay.vips.plan import VipTable, tables, withdrawn
+from pyswarm.overlay.vips.plan import VipTable, gone, tables, withdrawn
 
 log = get_logger("vips")
 
@@ -44,16 +44,19 @@ class _Client(msgspec.Struct):
 
 class _Job(msgspec.Struct):
     """One container's turn: what is to be done, and what came of it. ``anew``: its table was made anew;
-    ``withdrawn``: its virtual IPs that some task is behind no more."""
+    ``withdrawn``: its virtual IPs that some task is behind no more; ``lost``: addresses of such tasks that are not
+    even ``there`` any more, where all tasks are that run or end."""
 
     client_id: str
     client: _Client
     want: VipTable
+    there: frozenset[str]
     namespace: Namespace | None = None
     have: VipTable | None = None
     quiet_at: int | None = None
     anew: bool = False
     withdrawn: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
     repaired: bool = False
     error: str = ""
     flows_error: str = ""
@@ -145,8 +148,9 @@ class VipService:
                 return
             running = {client_id: client for client_id, client in self._clients.items() if client.pid}
             want = tables(state, (client.networks for client in running.values()))
+            there = frozenset(endpoint.addr for endpoint in state.endpoints.values())
             jobs = [
-                _Job(client_id, client, want[client.networks])
+                _Job(client_id, client, want[client.networks], there)
                 for client_id, client in running.items()
                 if not (client.known and (client.have or {}) == want[client.networks])
             ]
@@ -224,6 +228,7 @@ def _bring(job: _Job, closing: ExitStack) -> None:
         job.have = seen
     if (job.have or {}) != job.want:
         job.withdrawn = withdrawn(job.have or {}, job.want)
+        job.lost = gone(job.have or {}, job.want, job.there)
         job.anew = job.namespace.bring(job.want, job.have, closing)
         job.have = job.want
 
@@ -237,4 +242,4 @@ def _lead_anew(job: _Job, closing: ExitStack) -> None:
     elif job.withdrawn:
         # Asked again if this fails.
         before, job.quiet_at = job.quiet_at, None
-        job.quiet_at = job.namespace.lead_anew(job.withdrawn, job.want, before, closing)
+        job.quiet_at = job.namespace.lead_anew(job.withdrawn, job.lost, job.want, before, closing)

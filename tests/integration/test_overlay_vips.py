@@ -162,13 +162,67 @@ async def test_packets_of_one_sender_are_led_anew_when_their_task_is_withdrawn(c
         await service.stop()
 
 
+def silence(container: Container, addr: str) -> None:
+    """Nothing comes from there or gets there any more, as with a host that is lost."""
+    with entered(container.netns), Nft() as nft:
+        nft.run(
+            "add table ip loss; add chain ip loss in { type filter hook input priority 0; }; "
+            f"add rule ip loss in ip saddr {addr} tcp sport 80 drop; "
+            f"add rule ip loss in ip daddr {addr} tcp dport 80 drop"
+        )
+
+
+async def test_a_connection_from_the_same_port_is_not_led_to_a_task_that_is_gone(container: Container) -> None:
+    """A busy client uses its ports again while the kernel still remembers what nobody answered."""
+    service = await started(container, ADDRS[0])
+
+    def connect(patience_s: float) -> str:
+        with entered(container.netns), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.settimeout(patience_s)
+            sock.bind((ADDRS[0], 40000))
+            sock.connect((VIP, 80))
+            return sock.recv(100).decode()
+
+    silence(container, ADDRS[0])
+    try:
+        with container.server(ADDRS[1]):
+            with pytest.raises(TimeoutError):
+                await asyncio.to_thread(connect, 0.3)
+            await service.apply(state(ADDRS[1], ending=()))
+            assert await asyncio.to_thread(connect, 5) == ADDRS[1]
+    finally:
+        await service.stop()
+
+
+async def test_an_open_connection_is_remembered_while_its_task_ends_and_no_longer(container: Container) -> None:
+    service = await started(container, ADDRS[0])
+
+    def remembered() -> bool:
+        with entered(container.netns), flows.Flows() as found:
+            return any(flow.led_to == ADDRS[0] for flow in found.forget(lambda _flow: False, protocol=6))
+
+    with entered(container.netns):
+        listener = socket.create_server((ADDRS[0], 80))
+        client = socket.create_connection((VIP, 80))
+    try:
+        with listener, client, listener.accept()[0]:
+            await service.apply(state(ADDRS[1]))
+            assert remembered(), "it ends"
+            await service.apply(state(*ADDRS))
+            await service.apply(state(ADDRS[1], ending=()))
+            assert not remembered(), "it is lost"
+    finally:
+        await service.stop()
+
+
 async def test_a_running_ping_is_led_anew_when_its_task_is_withdrawn(container: Container) -> None:
     service = await started(container, ADDRS[0])
     ping = container.start("busybox", "ping", "-i", "0.1", VIP)
 
     def leads_to(addr: str) -> bool:
         with entered(container.netns), flows.Flows() as found:
-            return [flow.led_to for flow in found.forget(lambda _flow: False, 1)] == [addr]
+            return [flow.led_to for flow in found.forget(lambda _flow: False, protocol=1)] == [addr]
 
     try:
         await eventually(lambda: leads_to(ADDRS[0]), "it is led to the one task")
@@ -206,7 +260,7 @@ async def test_flows_are_looked_for_only_where_there_may_be_some(
 ) -> None:
     looks: list[Any] = []
     forget = flows.Flows.forget
-    monkeypatch.setattr(flows.Flows, "forget", lambda *args: looks.append(args[2:]) or forget(*args))
+    monkeypatch.setattr(flows.Flows, "forget", lambda *a, **how: looks.append(how) or forget(*a, **how))
     service = await started(container, *ADDRS)
 
     async def withdraw_and_count() -> int:
@@ -276,9 +330,11 @@ def test_only_the_containers_own_namespace_is_touched(container: Container) -> N
         namespace.read()
 
 
-def state(*addrs: str) -> OverlayState:
+def state(*addrs: str, ending: tuple[str, ...] = ADDRS) -> OverlayState:
+    """``addrs`` are ready tasks; those of ``ending`` that are not run still."""
     endpoints = {
-        ("app", addr): EndpointEntry(addr, "app", addr, "", "node", "s", "web", 1, True) for addr in addrs
+        ("app", addr): EndpointEntry(addr, "app", addr, "", "node", "s", "web", 1, addr in addrs)
+        for addr in {*addrs, *ending}
     }
     return OverlayState(
         endpoints=endpoints, services={"s": ServiceEntry("s", "web", networks=(ServiceNetwork("app", VIP),))}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pyswarm.overlay.objects import Flow
 from pyswarm.overlay.registry.model import EndpointEntry, OverlayState, ServiceEntry, ServiceNetwork
-from pyswarm.overlay.vips.plan import VipTable, change, difference, is_stale, parse, tables, withdrawn
+from pyswarm.overlay.vips.plan import VipTable, change, difference, gone, is_stale, parse, tables, withdrawn
 
 APP, BACK = frozenset({"app"}), frozenset({"back"})
 
@@ -89,6 +89,21 @@ def test_flows_that_have_to_be_led_anew(
 ) -> None:
     flow = Flow(protocol, sent_to, led_to, answered)
     assert is_stale(flow, {VIP}, {VIP: (TASK,), "10.0.1.251": (TASK,)}) == stale
+
+
+def test_a_connection_ends_with_its_task_but_not_before() -> None:
+    """Otherwise a new one from the same port would be led to an address where nobody is."""
+    flow = Flow(TCP, VIP, GONE, answered=True)
+    assert not is_stale(flow, {VIP}, {VIP: (TASK,)}, lost=())
+    assert is_stale(flow, {VIP}, {VIP: (TASK,)}, lost={GONE})
+    assert not is_stale(Flow(TCP, "10.0.1.251", GONE, answered=True), {VIP}, {VIP: (TASK,)}, lost={GONE})
+
+
+def test_addresses_that_are_gone() -> None:
+    have = {VIP: (TASK, GONE), "10.0.1.251": ("10.0.1.12",)}
+    assert gone(have, {VIP: (TASK,)}, {TASK}) == {GONE, "10.0.1.12"}
+    assert gone(have, {VIP: (TASK,)}, {TASK, GONE}) == {"10.0.1.12"}, "it is still ending"
+    assert gone(have, have, ()) == set()
 
 
 def test_flows_of_a_service_that_is_gone() -> None:
