@@ -1,5 +1,6 @@
 """The kernel's side of the mesh: read everything of it, and carry out a plan. Blocking, for one worker thread."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,13 +21,23 @@ from pyswarm.overlay.mesh.objects import (
     PutAddr,
     PutRoute,
     PutRule,
-    RoutingOp,
     SetSetting,
 )
 from pyswarm.overlay.mesh.plan import MeshOp
-from pyswarm.overlay.objects import CreateVxlan, DeleteLink, EntryOp, SetLink, Underlay
+from pyswarm.overlay.objects import (
+    CreateVxlan,
+    DeleteLink,
+    DelFdbSelf,
+    DelNeighbour,
+    PutFdbSelf,
+    PutNeighbour,
+    SetLink,
+    Underlay,
+)
 
 _EEXIST, _EADDRNOTAVAIL = 17, 99
+_ROUTING = (PutRule, DelRule, PutRoute, DelRoute)
+_ENTRIES = (PutFdbSelf, DelFdbSelf, PutNeighbour, DelNeighbour)
 _OWN_SETTINGS = ("rp_filter", "src_valid_mark", "route_localnet")
 _BRIDGE_SETTINGS = ("route_localnet",)
 
@@ -78,26 +89,27 @@ class MeshDoor:
         return index_of(self._ipr, DEVICE) or 0
 
     def apply(self, ops: Sequence[MeshOp]) -> None:
-        """Carry out a plan: devices and settings in its order, then entries, then routes and rules, each in
-        batches."""
-        routing: list[RoutingOp] = []
-        entries: list[EntryOp] = []
-        for op in ops:
-            match op:
-                case CreateVxlan() | DeleteLink() | SetLink():
-                    apply_link_op(self._ipr, op)
-                case PutAddr(device=device, addr=addr):
-                    self._addr("add", device, addr, _EEXIST)
-                case DelAddr(device=device, addr=addr):
-                    self._addr("del", device, addr, _EADDRNOTAVAIL)
-                case SetSetting(device=device, name=name, value=value):
-                    write_setting(device, name, value)
-                case PutRule() | DelRule() | PutRoute() | DelRoute():
-                    routing.append(op)
-                case _:
-                    entries.append(op)
-        self._entries.apply(entries)
-        change_routing(self._route, routing, self.index())
+        """Carry out a plan in its order; entries, and routes with rules, that follow one another go in batches."""
+        for kind, group in itertools.groupby(ops, _batch):
+            batch = list(group)
+            if kind == "routing":
+                change_routing(self._route, [op for op in batch if isinstance(op, _ROUTING)], self.index())
+            elif kind == "entries":
+                self._entries.apply([op for op in batch if isinstance(op, _ENTRIES)])
+            else:
+                for op in batch:
+                    self._apply(op)
+
+    def _apply(self, op: MeshOp) -> None:
+        match op:
+            case CreateVxlan() | DeleteLink() | SetLink():
+                apply_link_op(self._ipr, op)
+            case PutAddr(device=device, addr=addr):
+                self._addr("add", device, addr, _EEXIST)
+            case DelAddr(device=device, addr=addr):
+                self._addr("del", device, addr, _EADDRNOTAVAIL)
+            case SetSetting(device=device, name=name, value=value):
+                write_setting(device, name, value)
 
     def _addr(self, what: str, device: str, addr: str, fine: int) -> None:
         try:
@@ -105,6 +117,12 @@ class MeshDoor:
         except NetlinkError as exc:
             if exc.code != fine:
                 raise OverlayError(f"cannot change the address of {device}: {exc}") from exc
+
+
+def _batch(op: MeshOp) -> str:
+    if isinstance(op, _ROUTING):
+        return "routing"
+    return "entries" if isinstance(op, _ENTRIES) else ""
 
 
 def _settings() -> Iterable[tuple[tuple[str, str], str]]:
