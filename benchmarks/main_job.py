@@ -18,6 +18,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy"), str(ROOT / "benchmarks")]
 
+import clients  # noqa: E402 - the folders above are not packages
+import logs  # noqa: E402
 import names  # noqa: E402 - the folders above are not packages
 import traffic  # noqa: E402
 from lab import api  # noqa: E402
@@ -230,7 +232,10 @@ def main() -> None:
     """Measure everything on a lab of its own and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=("create", "network", "names", "vip", "failover", "lost", "resources"))
+    parser.add_argument(
+        "--only",
+        choices=("create", "network", "names", "vip", "failover", "lost", "resources", "logs", "clients"),
+    )
     args = parser.parse_args()
     results: dict[str, Any] = {}
     with Lab("bench") as lab:
@@ -245,6 +250,8 @@ def main() -> None:
             "network": lambda: traffic.bench_network(cluster, NETWORK, args.repeat),
             "names": lambda: names.bench_names(cluster, NETWORK, args.repeat),
             "vip": lambda: names.bench_vip(cluster, NETWORK, args.repeat),
+            "logs": lambda: logs.bench_logs(cluster, args.repeat),
+            "clients": lambda: clients.bench_clients(cluster, args.repeat),
             "failover": lambda: bench_failover(cluster, args.repeat),
             "lost": lambda: bench_lost_worker(cluster),
         }
