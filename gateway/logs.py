@@ -63,7 +63,7 @@ class LogStream:
 
     async def _messages(self) -> AsyncGenerator[pb.ReadLogsMessage, None]:
         """The managers' messages as if nothing ever broke."""
-        heard_s = self._clock.monotonic()
+        heard_s, broken = self._clock.monotonic(), False
         while True:
             try:
                 control = await self._control()
@@ -71,7 +71,7 @@ class LogStream:
                     async for message in messages:
                         self._take(message)
                         yield message
-                        heard_s = self._clock.monotonic()
+                        heard_s, broken = self._clock.monotonic(), False
                 return
             except NotFound:
                 if not self._request.began_ns:
@@ -81,7 +81,9 @@ class LogStream:
                 patience_s = PATIENCE_S if self._request.began_ns else FIRST_PATIENCE_S
                 if not exc.retryable or self._clock.monotonic() - heard_s > patience_s:
                     raise
-                log.info("logs are asked for again", reason=str(exc))
+                if not broken:
+                    log.info("logs are asked for again", reason=str(exc))
+                broken = True
             await self._clock.sleep(RETRY_S)
 
     def _continued(self) -> pb.ReadLogsRequest:
