@@ -41,7 +41,7 @@ class EngineClient:
     """An engine at a ``unix://`` or ``tcp://`` URL. ``observe`` is told each call's name and seconds."""
 
     def __init__(self, url: str, *, call_limit_s: float = CALL_LIMIT_S) -> None:
-        self._url = url
+        self.url = url
         self._call_limit_s = call_limit_s
         self._docker: aiodocker.Docker | None = None
         self.api = API
@@ -50,13 +50,13 @@ class EngineClient:
     @property
     def base_url(self) -> str:
         """Where paths of the API begin."""
-        host = "http://engine" if self._url.startswith("unix://") else self._url.replace("tcp://", "http://", 1)
+        host = "http://engine" if self.url.startswith("unix://") else self.url.replace("tcp://", "http://", 1)
         return "{}/v{}.{}".format(host, *self.api)
 
     def connector(self) -> aiohttp.BaseConnector:
         """Ways to the engine beside those of ``docker``, as many as are wanted, each for one request."""
-        if self._url.startswith("unix://"):
-            return aiohttp.UnixConnector(self._url.removeprefix("unix://"), limit=0, force_close=True)
+        if self.url.startswith("unix://"):
+            return aiohttp.UnixConnector(self.url.removeprefix("unix://"), limit=0, force_close=True)
         return aiohttp.TCPConnector(limit=0, force_close=True)
 
     @property
@@ -64,7 +64,7 @@ class EngineClient:
         """The client; made at first use, since it belongs to the running loop."""
         if self._docker is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S)
-            self._docker = aiodocker.Docker(self._url, timeout=timeout, api_version="v{}.{}".format(*self.api))
+            self._docker = aiodocker.Docker(self.url, timeout=timeout, api_version="v{}.{}".format(*self.api))
         return self._docker
 
     async def negotiate(self, *, limit_s: float | None = None) -> Mapping[str, Any]:
@@ -89,9 +89,9 @@ class EngineClient:
         except TimeoutError as exc:
             raise EngineUnavailable(f"the engine did not answer within {limit:g} s ({name})") from exc
         except DockerError as exc:
-            raise translated(exc, self._url) from exc
+            raise translated(exc, self.url) from exc
         except (aiohttp.ClientError, OSError, EOFError, ValueError) as exc:
-            raise EngineUnavailable(f"the connection to the engine at {self._url} broke: {exc}") from exc
+            raise EngineUnavailable(f"the connection to the engine at {self.url} broke: {exc}") from exc
         finally:
             self.observe(name, loop.time() - started)
 
@@ -114,17 +114,20 @@ class EngineRefusal(EngineError):
 def translated(exc: DockerError, url: str) -> EngineError:
     """Ours for aiodocker's."""
     if exc.status == _NOT_CONNECTED:
-        return EngineUnavailable(_cannot_connect(url))
+        return cannot_connect(url)
     if exc.status == 503 or "shutting down" in exc.message.lower():
         return EngineUnavailable(f"the engine cannot serve now: {exc.message}")
     return EngineRefusal(error_text(exc.message), exc.status)
 
 
-def _cannot_connect(url: str) -> str:
+def cannot_connect(url: str) -> EngineUnavailable:
+    """The error for an engine that nobody answers for."""
     path = url.removeprefix("unix://")
     if url.startswith("unix://") and not os.path.exists(path):
-        return f"cannot connect to the Docker Engine at {url}: there is no such socket; is the engine running?"
-    return f"cannot connect to the Docker Engine at {url}; is the engine running?"
+        return EngineUnavailable(
+            f"cannot connect to the Docker Engine at {url}: there is no such socket; is the engine running?"
+        )
+    return EngineUnavailable(f"cannot connect to the Docker Engine at {url}; is the engine running?")
 
 
 def error_text(message: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 
 from pyswarm.agent.engine.api import LogQuery
-from pyswarm.agent.engine.client import CONNECT_LIMIT_S, EngineClient, EngineRefusal, error_text
+from pyswarm.agent.engine.client import CONNECT_LIMIT_S, EngineClient, EngineRefusal, cannot_connect, error_text
 from pyswarm.agent.engine.errors import EngineError, EngineUnavailable, LogsUnreadable, NoSuchContainer
 from pyswarm.common.logframes import HEADER_BYTES, MAX_TEXT_BYTES, STDERR, STDOUT, SYSTEM, TIME_CHARS, frame
 
@@ -62,6 +62,8 @@ class EngineLogs:
                     yield frames
         except TimeoutError as exc:
             raise EngineUnavailable(f"the engine gave no log of {name} for {self._silence_limit_s:g} s") from exc
+        except aiohttp.ClientConnectorError as exc:
+            raise cannot_connect(self._client.url) from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise EngineUnavailable(f"the connection to the engine broke: {exc}") from exc
 

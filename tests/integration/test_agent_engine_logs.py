@@ -89,6 +89,13 @@ async def test_what_cannot_be_read(engine: DockerEngine, dockerd: Dockerd) -> No
         await read(engine, "silent")
 
 
+async def test_an_engine_that_is_not_there() -> None:
+    engine = DockerEngine("unix:///nonexistent/engine.sock")
+    with pytest.raises(EngineUnavailable, match=r"there is no such socket; is the engine running\?"):
+        await read(engine, "any")
+    await engine.close()
+
+
 async def test_following_ends_with_the_container_or_the_engine(engine: DockerEngine, dockerd: Dockerd) -> None:
     dockerd.docker(
         "run", "-d", "--name", "loop", "busybox:latest", "sh", "-c", "while :; do echo x; sleep 0.1; done"
