@@ -1,6 +1,7 @@
 """A service's virtual IP: TCP, UDP and ping from any container of its networks to any of its tasks."""
 
 import re
+import subprocess
 import sys
 import time
 
@@ -154,3 +155,67 @@ def test_virtual_ips_outlive_the_daemon(cluster: Cluster, network: str) -> None:
     assert requester.tally.failed == 0, requester.tally
     hosts = {t.container[:12] for t in cluster.running("web")}
     wait_until(lambda: answers(cluster, client, vip) == hosts, 20, "the new daemon brings the table up to date")
+
+
+def test_a_running_ping_leaves_tasks_that_are_scaled_away(cluster: Cluster, network: str) -> None:
+    """It opens nothing anew, so only the kernel's memory tells where it is led."""
+    create(cluster, "web", network, 4, *SERVER)
+    client = create(cluster, "client", network, 1, *SLEEPER)[0]
+    vip = virtual_ip(cluster, "web")
+    wait_until(lambda: "failed" not in answers(cluster, client, vip, 5), 10, "web answers")
+    pings = [
+        subprocess.Popen(
+            [
+                *("nsenter", f"--net={netns(cluster, client)}"),
+                *("busybox", "ping", "-i", "0.1", "-c", "100", "-W", "3", vip),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(6)
+    ]
+    cluster.lab.sh("h1", "pyswarm", "service", "scale", "-d", "web=1")
+    cluster.wait_running("web", 1)
+    wait_until(lambda: len(cluster.tasks("web")) == 1, 30, "the others are gone")
+    said = [ping.communicate(timeout=60)[0] for ping in pings]
+    assert all("100 packets received" in text for text in said), said
+
+
+#: Connects from the same 200 ports each time, and says how many connections come about; ends all of them at once.
+_SAME_PORTS = """
+import select, socket, struct, sys
+poll, socks = select.poll(), {}
+for port in range(20000, 20200):
+    s = socket.socket(); s.setblocking(False)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.bind(("", port)); s.connect_ex((sys.argv[1], 80)); socks[s.fileno()] = s; poll.register(s, select.POLLOUT)
+connected = 0
+while socks and (ready := poll.poll(2500)):
+    for number, _ in ready:
+        poll.unregister(number); s = socks.pop(number)
+        connected += s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0; s.close()
+print(connected)
+"""
+
+
+def test_a_lost_node_leaves_no_failures_behind(cluster: Cluster, network: str) -> None:
+    """A new connection from a port that was used before must not be led to where nobody is any more."""
+    create(cluster, "web", network, 8, *SERVER)
+    client = create(cluster, "client", network, 1, *SLEEPER)[0]
+    lost = "h4" if client.node != "h4" else "h3"
+    assert any(t.node == lost for t in cluster.running("web"))
+    cluster.ask = next(h for h in cluster.managers if h != lost)
+    nsenter = ("nsenter", f"--net={netns(cluster, client)}", sys.executable, "-c", _SAME_PORTS)
+
+    def connected() -> int:
+        return int(cluster.lab.sh(cluster.ask, *nsenter, virtual_ip(cluster, "web")).stdout)
+
+    wait_until(lambda: connected() == 200, 20, "every connection comes about")
+    cluster.lab.cut(lost)
+    assert connected() < 200, "some are led to the lost host"
+    wait_until(
+        lambda: len([t for t in cluster.running("web") if t.node != lost]) == 8, 60, "its tasks are replaced"
+    )
+    wait_until(lambda: "failed" not in answers(cluster, client, virtual_ip(cluster, "web"), 10), 20, "web answers")
+    assert connected() == 200
