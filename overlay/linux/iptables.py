@@ -1,8 +1,9 @@
 """The engine's chain for rules of the host's owner, DOCKER-USER, in which the mesh's packets are let through.
 
 The engine forwards nothing that it does not know, so three rules say that these are fine; what may come in through
-the mesh is decided by the mesh's own table. They stand last in the chain, so that the owner's rules go first. The
-``iptables`` program is used, as by the engine: only it knows in which of two places the host's rules are kept.
+the mesh is decided by the mesh's own table. They stand last in the chain, so that the owner's rules go first. An
+engine that is restarted beneath running containers puts its own refusals before that chain: it is put first again.
+The ``iptables`` program is used, as by the engine: only it knows in which of two places the host's rules are kept.
 """
 
 import shutil
@@ -13,6 +14,9 @@ from pyswarm.overlay.errors import OverlayError
 from pyswarm.overlay.mesh.names import DEVICE, ENTRY_MARK, ORIGIN_MARK
 
 CHAIN = "DOCKER-USER"
+#: From where it is entered.
+ENTRANCE = "FORWARD"
+_JUMP = f"-A {ENTRANCE} -j {CHAIN}"
 RULES = (
     f"-i {DEVICE} -j ACCEPT",
     f"-o {DEVICE} -j ACCEPT",
@@ -41,6 +45,17 @@ def plan_user_chain(listing: Sequence[str], wanted: Sequence[str]) -> list[str]:
     return commands + [f"-I {CHAIN} {place + n} {rule}" for n, rule in enumerate(wanted)]
 
 
+def plan_entrance(listing: Sequence[str]) -> list[str]:
+    """The iptables commands that have the chain entered before anything else. Pure. ``listing`` is FORWARD as
+    ``iptables -S`` prints it."""
+    rules = [line for line in listing if line.startswith(f"-A {ENTRANCE} ")]
+    if rules[:1] == [_JUMP]:
+        return []
+    # First the new one, so that no packet finds none; then, from the last on, those there were.
+    later = [n + 1 for n, rule in enumerate(rules, start=1) if rule == _JUMP]
+    return [f"-I {ENTRANCE} 1 -j {CHAIN}", *(f"-D {ENTRANCE} {n}" for n in reversed(later))]
+
+
 def keep_user_chain(wanted: bool) -> int:
     """Have the mesh's rules in the chain, or have none of them; how many commands that took. Blocking. Raises
     OverlayError."""
@@ -48,13 +63,23 @@ def keep_user_chain(wanted: bool) -> int:
         return 0
     done = _run("-S", CHAIN)
     if done.returncode:
-        return 0  # no such chain: the engine does not run yet, or leaves the firewall to others
+        if not wanted:
+            return 0
+        # Flushed by another hand: the engine makes it only when it starts or makes a network.
+        _carry_out([f"-N {CHAIN}", f"-A {CHAIN} -j RETURN"])
+        done = _run("-S", CHAIN)
     commands = plan_user_chain(done.stdout.splitlines(), RULES if wanted else ())
+    if wanted:
+        commands += plan_entrance(_run("-S", ENTRANCE).stdout.splitlines())
+    _carry_out(commands)
+    return len(commands)
+
+
+def _carry_out(commands: Sequence[str]) -> None:
     for command in commands:
         done = _run(*command.split())
         if done.returncode:
             raise OverlayError(f"iptables refused '{command}': {done.stderr.strip()[:200]}")
-    return len(commands)
 
 
 def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":

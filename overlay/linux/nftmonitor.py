@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pyswarm.common.log import get_logger
 from pyswarm.overlay.errors import OverlayError
 from pyswarm.overlay.linux import wire
-from pyswarm.overlay.linux.iptables import CHAIN
-from pyswarm.overlay.mesh.names import NFT_TABLE
+from pyswarm.overlay.linux.iptables import CHAIN, ENTRANCE
+from pyswarm.overlay.mesh.names import GUARD_TABLE, NFT_TABLE
 
 log = get_logger("overlay")
 
@@ -96,10 +96,10 @@ class NftMonitor:
 
 
 def _touches(kind: int, attrs: wire.Attrs) -> bool:
-    if _text(attrs.get(_TABLE, b"")) == NFT_TABLE:
+    if _text(attrs.get(_TABLE, b"")) in (NFT_TABLE, GUARD_TABLE):
         return True
     if kind in (_NEWRULE, _DELRULE):
-        return _text(attrs.get(_CHAIN_OF_RULE, b"")) == CHAIN
+        return _text(attrs.get(_CHAIN_OF_RULE, b"")) in (CHAIN, ENTRANCE)
     return kind in (_NEWCHAIN, _DELCHAIN) and _text(attrs.get(_CHAIN_NAME, b"")) == CHAIN
 
 

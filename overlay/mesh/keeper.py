@@ -1,5 +1,5 @@
 """One pass over this host's part of the mesh: look, plan, act. Runs in a worker thread; keeps nothing but a memory
-of what was in place, to tell repairs from changes, and to change the table of nftables rather than rewrite it."""
+of what was in place, to tell repairs from changes."""
 
 import contextlib
 from collections.abc import Mapping
@@ -12,10 +12,9 @@ from pyswarm.overlay.linux.iptables import keep_user_chain
 from pyswarm.overlay.linux.meshkernel import open_mesh
 from pyswarm.overlay.linux.nft import Nft
 from pyswarm.overlay.mesh import names
-from pyswarm.overlay.mesh import table as tables
 from pyswarm.overlay.mesh.objects import Backend, Mesh, Publication, SetSetting
 from pyswarm.overlay.mesh.plan import Surroundings, desired_mesh, is_stale, plan_mesh
-from pyswarm.overlay.mesh.table import Table
+from pyswarm.overlay.mesh.tablekeeper import TableKeeper
 from pyswarm.overlay.objects import Entries
 from pyswarm.overlay.registry.model import OverlayState
 
@@ -36,8 +35,8 @@ class MeshKeeper:
         self._underlay_addr = underlay_addr
         self._port = vxlan_port
         self._in_place: Mesh | None = None  # None: not known
-        self._loaded: Table | None = None
-        self._listing = ""
+        self._table = TableKeeper(names.NFT_TABLE)
+        self._guard = TableKeeper(names.GUARD_TABLE)
         self._index = 0
         #: What an earlier process knew of tasks that went on meanwhile: network address -> way in.
         self._adopted: dict[str, str] | None = None
@@ -65,13 +64,17 @@ class MeshKeeper:
     def _bring(self, want: Mesh) -> Outcome:
         known = self._in_place
         outcome = Outcome()
-        if want.table is None and known is not None and known.table is None:
-            return outcome  # nothing to be there, and nothing was: others' rules are not worth a look
         self._in_place = None
+        guarded = self._guard.keep(want.guard)
+        if want.table is None and known is not None and known.table is None:
+            # Nothing more to be there, and nothing was: others' rules are not worth a look.
+            outcome.operations, outcome.repairs = guarded, guarded if known == want else 0
+            self._in_place = want
+            return outcome
         with open_mesh() as door:
             before, after = plan_mesh(want, door.look())
             door.apply(before)
-            changed = self._keep_table(want.table)
+            changed = guarded + self._table.keep(want.table)
             chain = keep_user_chain(want.table is not None)
             door.apply(after)
             self._index = door.index()
@@ -84,42 +87,6 @@ class MeshKeeper:
         self._in_place = want
         return outcome
 
-    def _keep_table(self, want: Table | None) -> int:
-        """Have the table of nftables as it shall be; 1 if that took a change, which is one transaction."""
-        with Nft() as nft:
-            listing = _listed(nft)
-            loaded, self._loaded = self._loaded, None
-            intact = loaded is not None and listing == self._listing
-            if want is None:
-                if listing is not None:
-                    nft.run(f"delete table ip {names.NFT_TABLE}")
-                return int(listing is not None)
-            if intact and loaded == want:
-                self._loaded = loaded
-                return 0
-            if intact and loaded is not None:
-                nft.run(tables.changes(loaded, want))
-            elif listing is None:
-                nft.run(tables.rewrite(want))
-            else:
-                self._write_over(nft, want)
-            self._loaded, self._listing = want, _listed(nft) or ""
-            return 1
-
-    def _write_over(self, nft: Nft, want: Table) -> None:
-        """What an earlier process wrote, or another hand changed."""
-        present = [
-            (kind, str(entry[kind]["name"]))
-            for entry in nft.listing(f"list table ip {names.NFT_TABLE}")
-            for kind in ("chain", "set", "map")
-            if kind in entry
-        ]
-        try:
-            nft.run(tables.rewrite(want, present))
-        except OverlayError:
-            # A chain of that name with another hook, or a set with another type.
-            nft.run(tables.replace(want))
-
     @property
     def publications(self) -> tuple[Publication, ...]:
         """What is in place."""
@@ -130,12 +97,6 @@ class MeshKeeper:
         if self._in_place is None or self._in_place.link is None or not self._index:
             return None
         return self._index, Entries(self._in_place.fdb, self._in_place.neighbours)
-
-
-def _listed(nft: Nft) -> str | None:
-    with contextlib.suppress(OverlayError):
-        return nft.run(f"list table ip {names.NFT_TABLE}")
-    return None
 
 
 def _ways_in_place() -> dict[str, str]:

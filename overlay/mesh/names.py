@@ -14,6 +14,7 @@ ALIAS: Final = "pyswarm:mesh"
 #: The bridges through which containers leave the host, and their replies with them.
 EGRESS_BRIDGES: Final = ("pswgw", "docker_gwbridge")
 NFT_TABLE: Final = "pyswarm_mesh"
+GUARD_TABLE: Final = "pyswarm_guard"
 #: Whose rules and routes are ours, as the kernel keeps it with each.
 ROUTE_PROTOCOL: Final = 112
 

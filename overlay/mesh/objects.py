@@ -66,7 +66,8 @@ class MeshLink(msgspec.Struct, frozen=True):
 
 
 class Mesh(msgspec.Struct, frozen=True):
-    """This host's part of the mesh. Nothing of it, as it is made without arguments, while nothing is published."""
+    """This host's part of the mesh. While nothing is published there is nothing of it but the ``guard``, which is
+    for all networks."""
 
     link: MeshLink | None = None
     fdb: dict[str, str] = {}  # MAC -> underlay address of its host
@@ -75,6 +76,7 @@ class Mesh(msgspec.Struct, frozen=True):
     routes: frozenset[Route] = frozenset()
     table: Table | None = None
     publications: tuple[Publication, ...] = ()
+    guard: Table | None = None
 
 
 class MeshKernel(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from ipaddress import IPv4Network, collapse_addresses
 import msgspec
 
 from pyswarm.overlay.mesh import names
+from pyswarm.overlay.mesh.guard import guard_table
 from pyswarm.overlay.mesh.objects import (
     Backend,
     DelAddr,
@@ -71,7 +72,14 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 
 def desired_mesh(state: OverlayState, here: Surroundings) -> Mesh:
-    """What this host shall have; nothing while no service publishes a port."""
+    """What this host shall have; nothing but the guard while no service publishes a port."""
+    members = sorted({a for n in state.nodes.values() if (a := normal_host(n.underlay_addr, "")) is not None})
+    vnis = sorted({names.VNI} | {n.vni for n in state.networks.values()})
+    mesh = _published(state, here, members)
+    return msgspec.structs.replace(mesh, guard=guard_table(members=members, vnis=vnis, port=here.port))
+
+
+def _published(state: OverlayState, here: Surroundings, members: list[str]) -> Mesh:
     node_id, underlay = here.node_id, here.underlay
     services = {s.service_id: s for s in state.services.values() if s.ports and s.mesh_network_id}
     if not services:
@@ -86,12 +94,10 @@ def desired_mesh(state: OverlayState, here: Surroundings) -> Mesh:
     table = mesh_table(
         publications=publications,
         origins={names.mesh_mac(index): names.origin_mark(index) for index in peers},
-        members=sorted({a for n in state.nodes.values() if (a := normal_host(n.underlay_addr, "")) is not None}),
+        members=members,
         inside=_disjoint([*(n.subnet for n in state.networks.values()), *here.egress_subnets]),
-        vnis=sorted({names.VNI} | {n.vni for n in state.networks.values()}),
         targets=sorted(targets),
         ways_in={addr: way for addr, way in sorted(local.items()) if way},
-        port=here.port,
         mtu=underlay.overlay_mtu(),
     )
     if not own:

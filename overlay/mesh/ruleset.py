@@ -25,15 +25,13 @@ def mesh_table(
     origins: Mapping[str, int],
     members: Iterable[str],
     inside: Iterable[str],
-    vnis: Iterable[int],
     targets: Iterable[tuple[str, str, int]],
     ways_in: Mapping[str, str],
-    port: int,
     mtu: int,
 ) -> Table:
     """``origins``: MAC in the mesh -> mark of connections from there. ``inside``: subnets to whose clients tasks
     would reply directly. ``targets``: what may be reached through the mesh on this host (address, protocol, port),
-    ``ways_in`` where that is led on to. ``port``: UDP port of the data path, for frames of ``vnis``."""
+    ``ways_in`` where that is led on to."""
     led = [p for p in publications if p.ready]
     idle = [p for p in publications if not p.ready]
     sets = {
@@ -51,7 +49,7 @@ def mesh_table(
         "inside": _set("ipv4_addr ; flags interval", inside),
         "ways_in": NamedSet("map", "ipv4_addr : ipv4_addr", ways_in),
     }
-    chains = {_chain(p): Chain(_leading(p)) for p in led} | _task_chains(led) | _fixed_chains(vnis, port, mtu)
+    chains = {_chain(p): Chain(_leading(p)) for p in led} | _task_chains(led) | _fixed_chains(mtu)
     return Table(names.NFT_TABLE, chains, sets)
 
 
@@ -102,7 +100,7 @@ def _task_chains(publications: Iterable[Publication]) -> dict[str, Chain]:
     }
 
 
-def _fixed_chains(vnis: Iterable[int], port: int, mtu: int) -> dict[str, Chain]:
+def _fixed_chains(mtu: int) -> dict[str, Chain]:
     to_here = f"ip daddr != {_RESOLVER} fib daddr type local"
     # Neither side of a connection knows how large a packet fits between the hosts.
     clamp = f"tcp flags & syn == syn tcp option maxseg size set {mtu - _HEADERS_BYTES}"
@@ -146,7 +144,6 @@ def _fixed_chains(vnis: Iterable[int], port: int, mtu: int) -> dict[str, Chain]:
         "lead_out": Chain((f"{to_here} {_PORT} vmap @published",), "nat hook output priority -105"),
         "arrive": Chain(
             (
-                f"udp dport {port} ip saddr != @members @th,96,24 {{ {', '.join(map(str, vnis))} }} drop",
                 f"{_IN} ct direction reply {_ENTERED} accept",
                 f"{_IN} drop",
                 f"fib daddr type local {_PORT} @idle goto refuse",

@@ -39,7 +39,7 @@ async def _obey(overlay: Overlay, registry: CollectorRegistry, command: str, val
             await overlay.detach(value)
         case "introduce":
             task_id, addr, egress_addr = value
-            overlay.set_client(task_id, [addr], ["net1"], egress_addr)
+            overlay.set_client(task_id, [addr], ["net1"], egress_addr=egress_addr)
         case "forget":
             overlay.forget_client(value)
         case "leave mesh":

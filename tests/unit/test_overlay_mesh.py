@@ -3,12 +3,13 @@
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pyswarm.overlay.linux.iptables import CHAIN, RULES, plan_user_chain
+from pyswarm.overlay.linux.iptables import CHAIN, RULES, plan_entrance, plan_user_chain
 from pyswarm.overlay.mesh import names
 from pyswarm.overlay.mesh import table as tables
 from pyswarm.overlay.mesh.objects import (
@@ -99,10 +100,15 @@ def elements(mesh: Mesh, name: str) -> set[str]:
 # --- what is wanted
 
 
+def only_guarded(mesh: Mesh) -> bool:
+    """Nothing is published, and still nobody but members may send frames here."""
+    return mesh.guard is not None and msgspec.structs.replace(mesh, guard=None) == Mesh()
+
+
 def test_without_published_ports_there_is_nothing() -> None:
-    assert desired(state(endpoint(2, 1), web=())) == Mesh()
+    assert only_guarded(desired(state(endpoint(2, 1), web=())))
     unreachable = replace(state(), services={"web": ServiceEntry("web", "web", ports=(WEB,))})
-    assert desired(unreachable) == Mesh(), "a service on no network"
+    assert only_guarded(desired(unreachable)), "a service on no network"
 
 
 def test_every_host_leads_to_every_ready_task() -> None:
@@ -204,7 +210,11 @@ def test_only_what_is_published_may_come_in_and_only_from_members() -> None:
     assert elements(mesh, "published") == {"tcp . 8080", "udp . 53"}
     assert mesh.table is not None
     assert mesh.table.chains["pass"].rules[-1] == "drop"
-    assert "udp dport 4789 ip saddr != @members @th,96,24 { 4095, 4096 } drop" in mesh.table.chains["arrive"].rules
+    assert mesh.guard is not None
+    frames = "udp dport 4789 @th,96,24 { 4095, 4096 }"
+    assert mesh.guard.chains["arrive"].rules == (f"{frames} ip saddr != @members drop",)
+    assert mesh.guard.chains["pass"].rules == (f"{frames} ip daddr @members drop",), "a container behind a member"
+    assert set(mesh.guard.sets["members"].elements) == set(mesh.table.sets["members"].elements)
 
 
 # --- a model of the kernel
@@ -450,3 +460,22 @@ def test_a_container_is_led_to_its_host_s_tasks_by_the_network() -> None:
         'iifname { "pswgw", "docker_gwbridge" } meta l4proto tcp dnat to 10.0.0.2:80',
         "meta l4proto tcp dnat to 172.18.0.2:80",
     )
+
+
+JUMP = "-A FORWARD -j DOCKER-USER"
+ISOLATION = "-A FORWARD -j DOCKER-ISOLATION-STAGE-1"
+
+
+def test_the_engines_refusals_come_after_the_owners_chain() -> None:
+    assert plan_entrance(["-P FORWARD DROP", JUMP, ISOLATION]) == []
+    # As an engine leaves it that is restarted beneath running containers.
+    assert plan_entrance(["-P FORWARD DROP", ISOLATION, JUMP]) == [
+        "-I FORWARD 1 -j DOCKER-USER",
+        "-D FORWARD 3",
+    ]
+    assert plan_entrance(["-P FORWARD DROP", ISOLATION, JUMP, JUMP]) == [
+        "-I FORWARD 1 -j DOCKER-USER",
+        "-D FORWARD 4",
+        "-D FORWARD 3",
+    ]
+    assert plan_entrance(["-P FORWARD ACCEPT"]) == ["-I FORWARD 1 -j DOCKER-USER"]
