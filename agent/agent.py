@@ -1,7 +1,9 @@
 """The agent of a node: its session, its tasks, its engine, put together."""
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -32,6 +34,8 @@ from pyswarm.proto.v1 import dispatcher_pb2
 log = get_logger("agent")
 
 DATABASE = "tasks.db"
+WITHDRAWN_LIMIT_S = 2.0
+LINGER_S = 0.2
 _LATER = "joining or initialising a swarm on this host removes them"
 
 
@@ -54,6 +58,8 @@ class Agent:
         folders: FolderDoor | None = None,
     ) -> None:
         self._identity = identity
+        self._overlay = overlay
+        self._clock = clock
         self._metrics = AgentMetrics(registry)
         if isinstance(engine, DockerEngine):
             engine.set_observer(self._metrics.observe_call)
@@ -131,6 +137,7 @@ class Agent:
         The agent ends with it. Returns what to warn the user of: what could not be removed, and why.
         """
         await self.stop()
+        await self._withdraw(managers)
         warning, statuses = "", {}
         try:
             staying = await self._worker.remove_everything()
@@ -146,6 +153,15 @@ class Agent:
         if managers and (reason := await say_goodbye(self._identity, managers, statuses)):
             log.warning("left without telling the managers", reason=reason)
         return warning
+
+    async def _withdraw(self, managers: Sequence[str]) -> None:
+        """Have nobody led to this node's tasks any more before they are stopped."""
+        if managers and not await say_goodbye(self._identity, managers, {}):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WITHDRAWN_LIMIT_S):
+                    await self._overlay.until_withdrawn()
+                    # Other hosts are told at the same moment, and requests may be on their way.
+                    await self._clock.sleep(LINGER_S)
 
     async def _leave_overlay(self) -> None:
         try:

@@ -23,7 +23,11 @@ class DataPlane(Protocol):
         ...
 
     async def leave_mesh(self) -> None:
-        """Lead published ports nowhere any more, for good."""
+        """Lead published ports nowhere any more and answer no names, for good."""
+        ...
+
+    async def until_withdrawn(self) -> None:
+        """Wait until nobody is led to a container of this host any more."""
         ...
 
     def set_client(

@@ -38,6 +38,7 @@ _SERVICE = {
     "ls": Entry("service", "ls", "List services", "list"),
     "ps": Entry("service", "ps", "List the tasks of one or more services"),
     "rm": Entry("service", "rm", "Remove one or more services", "remove"),
+    "rollback": Entry("service_update", "rollback", "Revert changes to a service's configuration"),
     "scale": Entry("service", "scale", "Scale one or multiple replicated services"),
     "update": Entry("service_update", "update", "Update a service"),
 }

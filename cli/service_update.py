@@ -77,6 +77,21 @@ def update(client: Client, service: str, **given: Any) -> None:
         wait_converged(client, found["ID"], quiet=given["quiet"])
 
 
+@command("rollback", "pyswarm service rollback web")
+@click.argument("service", metavar="SERVICE")
+@click.option("-d", "--detach", is_flag=True, help="Exit immediately instead of waiting for convergence")
+@click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")
+@pass_client
+def rollback(client: Client, service: str, detach: bool, quiet: bool) -> None:
+    """Revert changes to a service's configuration."""
+    found = client.one("services", service)
+    version = str(found["Version"]["Index"])
+    client.post(f"/services/{found['ID']}/update", found["Spec"], version=version, rollback="previous")
+    emit(service)
+    if not detach:
+        wait_converged(client, found["ID"], quiet=quiet)
+
+
 def _apply(client: Client, spec: Spec, given: dict[str, Any]) -> None:
     template = spec["TaskTemplate"]
     container = template["ContainerSpec"]

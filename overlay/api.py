@@ -127,6 +127,9 @@ class Overlay:
         )
         self._vips = VipService(registry, self._name_service.tables_loaded, on_failure)
         self._news = asyncio.Event()
+        self._updated = asyncio.Event()
+        self._node_id = node_id
+        self._dns_addr = dns_addr
         self._found: SyncMark | None = None
         self._led: SyncMark | None = None
         self._executor: ThreadPoolExecutor | None = None
@@ -170,6 +173,7 @@ class Overlay:
         if state.mark is not None and state.mark.asked:
             self._untold.append(state.mark.fence)
         self._news.set()
+        self._updated.set()
         self._wake()
 
     async def attach(self, network: LocalNetwork) -> None:
@@ -200,11 +204,21 @@ class Overlay:
             log.info("removed leftover network devices", devices=removed)
 
     async def leave_mesh(self) -> None:
-        """Lead published ports nowhere any more, for good: this host leaves the swarm."""
+        """Lead published ports nowhere any more and answer no names, for good: this host leaves the swarm."""
         async with self._lock:
             mesh, self._mesh = self._mesh, None
             if mesh is not None:
                 await self._in_thread(mesh.remove)
+        await self._name_service.stop()
+        await self._in_thread(lambda: remove_local_addr(self._dns_addr))
+
+    async def until_withdrawn(self) -> None:
+        """Wait until the registry leads nobody to a container of this host, as after the node was given up."""
+        while (state := self._state) is not None:
+            self._updated.clear()
+            if not any(endpoint.node_id == self._node_id for endpoint in state.endpoints.values()):
+                return
+            await self._updated.wait()
 
     def set_client(
         self,

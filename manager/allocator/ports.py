@@ -10,7 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from pyswarm.common.errors import FailedPrecondition, InvalidArgument
-from pyswarm.common.types import Cluster, Node, PortConfig, Service
+from pyswarm.common.types import Cluster, Node, NodeState, PortConfig, Service
 from pyswarm.manager.allocator.ingress import ingress_network, ingress_ports
 from pyswarm.manager.state.view import View
 
@@ -44,10 +44,12 @@ def allocate_ports(view: View, service: Service) -> tuple[tuple[PortConfig, ...]
     held = before.endpoint.ports if before is not None else ()
     known = {(_key(port), port.publish_mode) for port in held}
     others = [other for other in view.services.values() if other.id != service.id]
-    nodes = list(view.nodes.values())
+    # A host that is down, or has left, listens on nothing.
+    nodes = [node for node in view.nodes.values() if node.status.state is not NodeState.DOWN]
     for port in spec.ports:
         if port.published_port and (_key(port), port.publish_mode) not in known:
             _check_free(port, others, nodes, view.cluster)
+            _check_not_lent(port, view, others)
     taken = {_key(port) for other in others for port in other.endpoint.ports} | own_ports(view.cluster).keys()
     return _choose(spec.ports, held, taken, nodes), _mesh_network(view, service)
 
@@ -85,6 +87,21 @@ def _check_free(
             raise _refused(
                 f"port '{number}' is already in use on host '{name}', which listens on it ({port.protocol})"
             )
+
+
+def _check_not_lent(port: PortConfig, view: View, others: Iterable[Service]) -> None:
+    """A port of mode ``host`` whose number an engine chose is known by its task only."""
+    if port.publish_mode == "host":
+        return
+    for other in others:
+        if not any(p.publish_mode == "host" and not p.published_port for p in other.endpoint.ports):
+            continue
+        for task in view.tasks.by_service(other.id):
+            if not task.status.state.ended and any(_key(lent) == _key(port) for lent in task.status.port_status):
+                raise _refused(
+                    f"port '{port.published_port}' is already in use by service '{other.spec.name}' ({other.id}) "
+                    f"as a host-published port of task {task.name}"
+                )
 
 
 def _refused(reason: str) -> InvalidArgument:

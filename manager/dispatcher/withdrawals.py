@@ -10,6 +10,7 @@ further ado when told to: it gets ``LINGER_S`` more.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection
 
 import msgspec
@@ -23,6 +24,8 @@ PATIENCE_S = 2.0
 LINGER_S = 0.2
 #: How often time is looked at while tasks are held.
 TICK_S = 0.05
+#: An agent's stream looks at a task at most 0.1 s after it was changed; by then so many later writes may be known.
+REMEMBERED = 64
 _NOTHING: Fence = (0, 0)
 
 
@@ -54,14 +57,15 @@ class Withdrawals:
         self._holding = asyncio.Event()
         self._held: dict[str, _Held] = {}
         self._applied: dict[str, Fence] = {}
-        self._synced: tuple[int, Fence] | None = None
+        self._synced: deque[tuple[int, Fence]] = deque(maxlen=REMEMBERED)
         self._hosts: Callable[[], Collection[str]] = tuple
         self._release: Callable[[str, str], None] = lambda _node_id, _task_id: None
 
     def begin(self, hosts: Callable[[], Collection[str]], release: Callable[[str, str], None]) -> None:
         """Leadership was gained: nothing is known."""
         self._hosts, self._release = hosts, release
-        self._held, self._applied, self._synced = {}, {}, None
+        self._held, self._applied = {}, {}
+        self._synced.clear()
 
     async def run(self) -> None:
         """Release what only time holds, until cancelled."""
@@ -90,14 +94,15 @@ class Withdrawals:
 
     def synced(self, index: int, fence: Fence) -> None:
         """etcd holds what the store said at ``index``; ``fence`` is the mark of the last write that it took."""
-        self._synced = (index, fence)
+        self._synced.append((index, fence))
         for held in self._held.values():
             self._note_fence(held)
         self.look()
 
     def _note_fence(self, held: _Held) -> None:
-        if held.fence is None and self._synced is not None and held.index <= self._synced[0]:
-            held.fence = self._synced[1]
+        """The first mark that covers it: hosts are not asked about later ones."""
+        if held.fence is None:
+            held.fence = next((fence for index, fence in self._synced if held.index <= index), None)
 
     def applied(self, node_id: str, fence: Fence) -> None:
         """A host has in force what was written up to ``fence``."""

@@ -55,6 +55,8 @@ class Names:
             name = entry.name.lower()
             for place in entry.networks:
                 addrs = ready.get((entry.service_id, place.network_id), [])
+                for alias in place.aliases:
+                    self._add(f"tasks.{alias.lower()}", place.network_id, addrs)
                 if place.vip:
                     addrs = [place.vip]
                     self._virtual.add(place.vip)

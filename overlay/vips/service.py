@@ -209,6 +209,10 @@ def _carry_out(batch: Sequence[_Job], closing: ExitStack) -> None:
             job.have = job.want  # its end will be reported; until then there is nothing to keep
         except OverlayError as exc:
             job.have, job.error = None, str(exc)
+        except Exception as exc:
+            # What is in one container's namespace, where its root may do as it likes, must not end this for all.
+            log.exception("a container's virtual IPs cannot be looked at", task=job.client_id)
+            job.have, job.error = None, f"unexpected: {exc!r}"[:200]
     for job in batch:
         try:
             _lead_anew(job, closing)

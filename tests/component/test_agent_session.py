@@ -223,7 +223,8 @@ async def test_a_node_that_leaves_tells_the_leader_what_became_of_its_tasks(
         await leader.until((task, S.RUNNING))
         follower.leads, follower.leader_addr = False, leader.addr
         assert await agent.leave([follower.addr]) == ""
-        assert leader.left == [node.node_id]
+        # Before its tasks are stopped, so that nobody is led to them any more, and with the last of them.
+        assert leader.left == [node.node_id, node.node_id]
         assert leader.state(task) is S.SHUTDOWN
         assert node.engine.found == {}
 
@@ -238,7 +239,7 @@ async def test_leaving_without_an_engine_says_what_stays(node: Node, leader: Fak
         async with asyncio.timeout(LIMIT_S):  # also when the engine goes at the very moment of leaving
             warning = await agent.leave([leader.addr])
     assert "stay on this host (cannot connect to the Docker Engine)" in warning
-    assert leader.left == [node.node_id]
+    assert leader.left == [node.node_id, node.node_id]
     assert leader.state(task) is S.RUNNING, "its container may still run"
     assert (node.overlay.networks, node.overlay.kept) == ({}, set()), "the devices go, with or without an engine"
 

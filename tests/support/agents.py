@@ -162,6 +162,9 @@ class RememberingOverlay:
         """Remember what was to be kept."""
         self.kept = set(keep_network_ids)
 
+    async def until_withdrawn(self) -> None:
+        """Nobody ever is."""
+
     def set_client(
         self,
         client_id: str,

@@ -70,6 +70,14 @@ def test_what_was_written_already_when_it_is_asked_for_counts(bench: Bench) -> N
     assert bench.seen(ending(index=7)) is TaskState.SHUTDOWN
 
 
+def test_a_later_mark_that_nobody_was_asked_about_is_not_waited_for(bench: Bench) -> None:
+    bench.withdrawals.synced(7, (1, 7))
+    for host in HOSTS:
+        bench.withdrawals.applied(host, (1, 7))
+    bench.withdrawals.synced(8, (1, 8))
+    assert bench.seen(ending(index=7)) is TaskState.SHUTDOWN
+
+
 async def test_a_host_that_never_answers_holds_it_for_a_while_only(bench: Bench) -> None:
     task = ending()
     bench.seen(task)
