@@ -1,7 +1,8 @@
 """The part of Go's templates that ``--format`` is used with.
 
-Fields (``{{.Spec.Name}}``), functions (json, upper, lower, title, join, split, len, index, print, println),
-pipes, string and number literals, ``if``/``else``, ``range`` and ``with``, comparisons ``eq`` and ``ne``.
+Fields (``{{.Spec.Name}}``, ``{{(index .Names 0).First}}``), functions (json, upper, lower, title, join, split,
+len, index, print, println), pipes, string and number literals, ``if``/``else``, ``range`` and ``with``,
+comparisons ``eq`` and ``ne``.
 """
 
 import json
@@ -13,6 +14,8 @@ from pyswarm.cli.errors import CliError
 
 _PIECE = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
 _TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\(|\)|\||[^\s()|]+)')
+#: Begins the token of a field of what stands in parentheses before it: ``(index .Ports 0).Published``.
+_FIELD_OF = ")"
 _ESCAPES = (("\\t", "\t"), ("\\n", "\n"), ("\\r", "\r"))
 
 
@@ -170,12 +173,17 @@ def _bad(why: str) -> TemplateError:
 
 
 def _tokens(code: str) -> list[str]:
-    tokens, position = [], 0
+    tokens: list[str] = []
+    position = 0
     while position < len(code.rstrip()):
         match = _TOKEN.match(code, position)
         if match is None:
             raise _bad(f"unexpected {code[position:]!r}")
-        tokens.append(match[1])
+        closed = position > 0 and code[position - 1] == ")"
+        if closed and match[1].startswith(".") and match.start(1) == position:
+            tokens.append(_FIELD_OF + match[1])
+        else:
+            tokens.append(match[1])
         position = match.end()
     return tokens
 
@@ -216,6 +224,8 @@ def _evaluate(tokens: list[str], data: Any, root: Any) -> Any:
                     raise _bad("unclosed left paren")
                 depth += {"(": 1, ")": -1}.get(tokens[position], 0)
             command.append(_evaluate(tokens[start:position], data, root))
+        elif token.startswith(_FIELD_OF):
+            command[-1] = _field(command[-1], token.removeprefix(_FIELD_OF))
         else:
             command.append(_operand(token, data, root))
         position += 1
