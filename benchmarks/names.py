@@ -113,16 +113,17 @@ def bench_vip(cluster: Cluster, network: str, repeat: int) -> dict[str, Any]:
     task = cluster.wait_running("behind", 1)[0]
     service = cluster.get("/services/behind")
     vip = service["Endpoint"]["VirtualIPs"][0]["Addr"].partition("/")[0]
-    server = start_in(namespace_of(cluster, task), _ACCEPTOR, task.addr, "7000")
-    netns = namespace_of(cluster, client)
-    try:
-        direct, through = [], []
-        for _ in range(repeat):
-            direct.append(connections_per_s(netns, task.addr, 7000))
-            through.append(connections_per_s(netns, vip, 7000))
-    finally:
-        server.kill()
-        server.wait()
+    netns, behind = namespace_of(cluster, client), namespace_of(cluster, task)
+    direct, through = [], []
+    for number in range(repeat):
+        for addr, rates, port in ((task.addr, direct, 7000 + 2 * number), (vip, through, 7001 + 2 * number)):
+            # A port of its own: what earlier connections leave behind would have each search for a free one.
+            server = start_in(behind, _ACCEPTOR, task.addr, str(port))
+            try:
+                rates.append(connections_per_s(netns, addr, port))
+            finally:
+                server.kill()
+                server.wait()
     for name in ("behind", "asker"):
         cluster.request("DELETE", f"/services/{name}")
     return {
