@@ -43,6 +43,10 @@ class DataPlane(Protocol):
         on the way out of the host, when it has one and it is known; ``pid`` once it runs."""
         ...
 
+    async def let_in(self, client_id: str, egress_addr: str) -> None:
+        """Lead to a container what comes to its published ports; returns once that is in force."""
+        ...
+
     def forget_client(self, client_id: str) -> None:
         """The container asks no more; one never heard of is fine."""
         ...

@@ -90,6 +90,11 @@ class NetworkKeeper:
             pid = container.pid if container.running else 0
             self._overlay.set_client(task.id, addrs, named, egress_addr=container.egress_addr, pid=pid)
 
+    async def let_in(self, task: Task, container: ContainerInfo) -> None:
+        """Have what comes to the task's published ports led to its container."""
+        if task.mesh_network_id and container.egress_addr:
+            await self._overlay.let_in(task.id, container.egress_addr)
+
     def _has_names(self, attached: TaskNetwork) -> bool:
         """Those that merely share the ingress network have nothing to do with each other."""
         network = self._known.get(attached.network_id)

@@ -245,6 +245,8 @@ class TaskManager:
             self._around.metrics.container_starts.inc()
             container = await self._around.engine.inspect(name)
         self._around.networks.introduce(self.task, container)
+        # Before anybody hears that it runs.
+        await self._around.networks.let_in(self.task, container)
         self._set(transitions.observed(self.record.status, container, name, self._now()))
 
     async def _observe(self) -> None:

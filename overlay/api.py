@@ -48,6 +48,7 @@ _DEBOUNCE_S = 0.05
 _BUSY_FACTOR = 4.0  # wait this many times as long as a pass took, so that news in a stream takes a fifth of a core
 _MAX_PAUSE_S = 1.0
 _RETRY_FIRST_S = 0.5
+_LET_IN_PATIENCE_S = 2.0
 _MESH = "published ports"  # beside the networks' ids, what may be out of order
 
 T = TypeVar("T")
@@ -130,6 +131,7 @@ class Overlay:
         self._updated = asyncio.Event()
         self._node_id = node_id
         self._dns_addr = dns_addr
+        self._heard = asyncio.Event()  # the same, for those who wait for a task to be known
         self._found: SyncMark | None = None
         self._led: SyncMark | None = None
         self._executor: ThreadPoolExecutor | None = None
@@ -174,6 +176,7 @@ class Overlay:
             self._untold.append(state.mark.fence)
         self._news.set()
         self._updated.set()
+        self._heard.set()
         self._wake()
 
     async def attach(self, network: LocalNetwork) -> None:
@@ -241,6 +244,20 @@ class Overlay:
         if egress_addr and self._ways_in.get(client_id) != egress_addr:
             self._ways_in[client_id] = egress_addr
             self._wake()
+
+    async def let_in(self, client_id: str, egress_addr: str) -> None:
+        """Lead to a container what comes for it from other hosts. Returns once that is in force, so that nobody
+        hears of a task before it can be reached; without the registry's word of it, after a moment."""
+        self._ways_in[client_id] = egress_addr
+        try:
+            async with asyncio.timeout(_LET_IN_PATIENCE_S):
+                while self._state is None or all(client_id != task for _, task in self._state.endpoints):
+                    self._heard.clear()
+                    await self._heard.wait()
+        except TimeoutError:
+            log.warning("the registry does not know a task that runs here", task=client_id)
+        async with self._lock:
+            await self._mesh_pass(self._state)
 
     def forget_client(self, client_id: str) -> None:
         """The container asks no more, and answers no more; one never heard of is fine."""

@@ -19,5 +19,5 @@ def guard_table(*, members: Iterable[str], vnis: Iterable[int], port: int) -> Ta
             "arrive": Chain((f"{frames} ip saddr != @members drop",), "filter hook input priority -11"),
             "pass": Chain((f"{frames} ip daddr @members drop",), "filter hook forward priority -11"),
         },
-        {"members": NamedSet("set", "ipv4_addr", dict.fromkeys(members, ""))},
+        {"members": NamedSet("set", "type ipv4_addr", dict.fromkeys(members, ""))},
     )

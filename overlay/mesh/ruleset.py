@@ -37,17 +37,23 @@ def mesh_table(
     sets = {
         "published": NamedSet(
             "map",
-            "inet_proto . inet_service : verdict",
+            "type inet_proto . inet_service : verdict",
             {f"{p.protocol} . {p.published}": f"goto {_chain(p)}" for p in led},
         ),
-        "idle": _set("inet_proto . inet_service", (f"{p.protocol} . {p.published}" for p in idle)),
+        "idle": _set("type inet_proto . inet_service", (f"{p.protocol} . {p.published}" for p in idle)),
         "targets": _set(
-            "ipv4_addr . inet_proto . inet_service", (f"{addr} . {proto} . {to}" for addr, proto, to in targets)
+            "type ipv4_addr . inet_proto . inet_service",
+            (f"{addr} . {proto} . {to}" for addr, proto, to in targets),
         ),
-        "origins": NamedSet("map", "ether_addr : mark", {mac: f"{mark:#x}" for mac, mark in origins.items()}),
-        "members": _set("ipv4_addr", members),
-        "inside": _set("ipv4_addr ; flags interval", inside),
-        "ways_in": NamedSet("map", "ipv4_addr : ipv4_addr", ways_in),
+        "origins": NamedSet("map", "type ether_addr : mark", {mac: f"{mark:#x}" for mac, mark in origins.items()}),
+        "zones": NamedSet(
+            "map",
+            "typeof ether saddr : ct zone",
+            {mac: str(mark & ~names.ORIGIN_MARK) for mac, mark in origins.items()},
+        ),
+        "members": _set("type ipv4_addr", members),
+        "inside": _set("type ipv4_addr ; flags interval", inside),
+        "ways_in": NamedSet("map", "type ipv4_addr : ipv4_addr", ways_in),
     }
     chains = {_chain(p): Chain(_leading(p)) for p in led} | _task_chains(led) | _fixed_chains(mtu)
     return Table(names.NFT_TABLE, chains, sets)
@@ -106,13 +112,18 @@ def _fixed_chains(mtu: int) -> dict[str, Chain]:
     clamp = f"tcp flags & syn == syn tcp option maxseg size set {mtu - _HEADERS_BYTES}"
     return {
         "raw": Chain(
-            # What lets 127.0.0.1:port work would let containers reach the host's own 127.0.0.1.
-            (f"{_FROM_EGRESS} ip daddr 127.0.0.0/8 drop", f"{_IN} ip daddr 127.0.0.0/8 drop"),
+            (
+                # What lets 127.0.0.1:port work would let containers reach the host's own 127.0.0.1.
+                f"{_FROM_EGRESS} ip daddr 127.0.0.0/8 drop",
+                f"{_IN} ip daddr 127.0.0.0/8 drop",
+                # By two hosts at once, a client may come from one port to one task. These are two connections, of
+                # which the second is given another port.
+                f"{_IN} ct original zone set ether saddr map @zones",
+            ),
             "filter hook prerouting priority -300",
         ),
         "mark_in": Chain(
             (
-                # Not only the first packet: a client may come back by another host from the same port.
                 f"{_IN} ct direction original ct mark set ether saddr map @origins",
                 f"{_IN} ct direction original ct mark & {names.ORIGIN_MARK:#x} != {names.ORIGIN_MARK:#x} drop",
                 f"{_IN} meta mark set ct mark",

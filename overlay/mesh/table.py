@@ -20,7 +20,7 @@ class Chain(msgspec.Struct, frozen=True):
 
 
 class NamedSet(msgspec.Struct, frozen=True):
-    """``kind``: set or map. ``elements``: key -> value, which is empty for a set."""
+    """``kind``: set or map. ``type``: as it is declared. ``elements``: key -> value, which is empty for a set."""
 
     kind: str
     type: str
@@ -89,7 +89,7 @@ def _named(objects: Iterable[tuple[str, str]], wanted: str) -> Iterator[str]:
 
 def _declare_set(table: Table, name: str) -> str:
     named = table.sets[name]
-    return f"add {named.kind} ip {table.name} {name} {{ type {named.type} ; }}"
+    return f"add {named.kind} ip {table.name} {name} {{ {named.type} ; }}"
 
 
 def _declare_chain(table: Table, name: str) -> str:

@@ -10,7 +10,7 @@ from support.worker_bench import NODE, S, bench, wanted
 
 from pyswarm.agent.engine import EngineError
 from pyswarm.agent.worker import Removal
-from pyswarm.common.types import Network
+from pyswarm.common.types import Network, PortConfig
 from pyswarm.overlay.api import OverlayError
 
 
@@ -209,6 +209,38 @@ async def test_the_overlay_knows_where_a_running_container_asks_from(tmp_path: P
         assert b.overlay.clients == {}
 
 
+async def test_a_published_task_can_be_reached_before_anybody_hears_that_it_runs(tmp_path: Path) -> None:
+    ingress = a_network("ingress", 4096, "10.77.3.0/24", internal=True, ingress=True)
+    published = msgspec.structs.replace(a_task(NODE, networks=[(ingress, 5)]), mesh_network_id=ingress.id)
+    published = msgspec.structs.replace(published, ports=(PortConfig(target_port=80, published_port=8080),))
+    async with bench(tmp_path, assigned=[ingress]) as b:
+        b.engine.egress_addr = "172.18.0.7"
+        heard: list[dict[str, str]] = []
+        b.overlay.on_let_in = lambda: heard.append({t: s.state for t, s in b.worker.statuses.items()})
+        await b.worker.incremental([published])
+        await b.reaches(published, S.RUNNING)
+        assert b.overlay.ways_in == {published.id: "172.18.0.7"}
+        assert heard == [{published.id: S.STARTING}]
+        assert b.engine.egress == {published.container_name: True}, "its clients are outside, whatever its network"
+        assert b.overlay.clients[published.id][1] == [], "nobody has a name on the ingress network"
+
+
+async def test_ports_lent_by_the_host_are_reported_and_are_not_the_host_s_own(tmp_path: Path) -> None:
+    fixed = PortConfig(target_port=80, published_port=8080, publish_mode="host")
+    any_port = PortConfig(target_port=81, publish_mode="host")
+    task = msgspec.structs.replace(a_task(NODE), ports=(fixed, any_port))
+    lent = (fixed, msgspec.structs.replace(any_port, published_port=49_153))
+    async with bench(tmp_path, assigned=[task]) as b:
+        assert b.worker.lent_ports() >= {("tcp", 8080)}, "before it is started"
+        b.engine.lend = lent
+        await b.reaches(task, S.RUNNING)
+        assert b.worker.statuses[task.id].port_status == lent
+        assert {("tcp", 8080), ("tcp", 49_153)} <= b.worker.lent_ports()
+        await b.worker.incremental([wanted(task, S.SHUTDOWN)])
+        await b.reaches(task, S.SHUTDOWN, passing=False)
+        assert b.worker.statuses[task.id].port_status == ()
+
+
 async def test_an_unknown_network_is_named(tmp_path: Path) -> None:
     task = a_task(NODE, networks=[(network := a_network(), 5)])
     async with bench(tmp_path, assigned=[task]) as b:
@@ -225,6 +257,7 @@ async def test_leaving_removes_everything_of_this_node(tmp_path: Path) -> None:
         assert not b.engine.found
         assert not b.engine.networks
         assert not b.overlay.networks
+        assert not b.overlay.in_mesh
 
 
 async def test_metrics_tell_tasks_by_state(tmp_path: Path) -> None:

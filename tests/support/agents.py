@@ -141,6 +141,8 @@ class RememberingOverlay:
         self.failures: list[PyswarmError] = []
         self.kept: set[str] | None = None
         self.in_mesh = True
+        self.ways_in: dict[str, str] = {}
+        self.on_let_in: Callable[[], None] = lambda: None
         self.clients: dict[str, tuple[list[str], list[str]]] = {}
 
     async def attach(self, network: LocalNetwork) -> None:
@@ -176,6 +178,11 @@ class RememberingOverlay:
     ) -> None:
         """Remember."""
         self.clients[client_id] = ([*addrs, *([egress_addr] if egress_addr else [])], list(network_ids))
+
+    async def let_in(self, client_id: str, egress_addr: str) -> None:
+        """Remember."""
+        self.on_let_in()
+        self.ways_in[client_id] = egress_addr
 
     def forget_client(self, client_id: str) -> None:
         """Forget."""

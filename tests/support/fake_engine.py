@@ -21,7 +21,7 @@ from pyswarm.agent.engine import (
 )
 from pyswarm.common.ids import new_id
 from pyswarm.common.logframes import STDERR, STDOUT, epoch_text, frame, time_text
-from pyswarm.common.types import EngineDescription, NodeDescription, Platform, Resources, Task
+from pyswarm.common.types import EngineDescription, NodeDescription, Platform, PortConfig, Resources, Task
 from pyswarm.overlay.api import LocalNetwork
 
 
@@ -36,6 +36,9 @@ class FakeEngine:
         self.attachments: dict[str, Sequence[Attachment]] = {}
         self.egress: dict[str, bool] = {}
         self.mounts: dict[str, Sequence[FileMount]] = {}
+        #: What a container has once it runs: its address on the way out, and the ports its host lends it.
+        self.egress_addr = ""
+        self.lend: tuple[PortConfig, ...] = ()
         self.calls: list[str] = []
         self.up = True
         self.start_errors: dict[str, EngineError] = {}
@@ -160,7 +163,14 @@ class FakeEngine:
         if (error := self.start_errors.get(name.rpartition(".")[0])) is not None:
             raise error
         info = self.found[self._name(name)]
-        self.found[name] = msgspec.structs.replace(info, running=True, started=True, pid=next(self._pids))
+        self.found[name] = msgspec.structs.replace(
+            info,
+            running=True,
+            started=True,
+            pid=next(self._pids),
+            egress_addr=self.egress_addr,
+            ports=self.lend,
+        )
         self._happened(info.task_id, "start")
 
     async def inspect(self, name: str) -> ContainerInfo:

@@ -1,13 +1,14 @@
 """From a task to the engine's container, and which version of its API is spoken."""
 
+import msgspec
 import pytest
 from support.agents import a_network, a_task
 
 from pyswarm.agent.dataplane import local
 from pyswarm.agent.engine import Attachment
 from pyswarm.agent.engine.client import choose_api
-from pyswarm.agent.engine.config import container_config, labels
-from pyswarm.common.types import Limit
+from pyswarm.agent.engine.config import container_config, labels, lent_ports
+from pyswarm.common.types import Limit, PortConfig
 
 API = (1, 41)
 
@@ -78,6 +79,38 @@ def test_the_first_network_is_the_containers_own() -> None:
     assert old["NetworkingConfig"]["EndpointsConfig"] == {"app": {"IPAMConfig": {"IPv4Address": "10.77.1.5"}}}
     new = container_config(a_task("n1"), attachments, (1, 44))
     assert new["NetworkingConfig"]["EndpointsConfig"]["app"]["MacAddress"] == "02:42:0a:4d:01:05"
+
+
+def test_ports_of_mode_host_are_the_engine_s_to_publish() -> None:
+    ports = (
+        PortConfig(target_port=80, published_port=8080, publish_mode="host"),
+        PortConfig(target_port=80, published_port=8081, publish_mode="host"),
+        PortConfig(target_port=53, protocol="udp", publish_mode="host"),
+        PortConfig(target_port=443, published_port=8443),
+    )
+    config = container_config(msgspec.structs.replace(a_task("n1"), ports=ports), [], API)
+    assert config["HostConfig"]["PortBindings"] == {
+        "80/tcp": [{"HostPort": "8080"}, {"HostPort": "8081"}],
+        "53/udp": [{"HostPort": ""}],
+    }
+    assert config["ExposedPorts"] == {"80/tcp": {}, "53/udp": {}}
+    plain = container_config(a_task("n1"), [], API)
+    assert "ExposedPorts" not in plain
+    assert "PortBindings" not in plain["HostConfig"]
+
+
+def test_what_the_engine_lends_is_told_once_for_both_families() -> None:
+    shown = {
+        "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}],
+        "53/udp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}],
+        "443/tcp": None,
+        "81/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}],
+    }
+    assert lent_ports(shown) == (
+        PortConfig(protocol="tcp", target_port=80, published_port=8080, publish_mode="host"),
+        PortConfig(protocol="udp", target_port=53, published_port=49_153, publish_mode="host"),
+    )
+    assert lent_ports({}) == ()
 
 
 @pytest.mark.parametrize(

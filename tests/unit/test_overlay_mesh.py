@@ -423,8 +423,8 @@ def test_a_rule_of_the_owner_comes_first() -> None:
 
 
 def table(**chains: tuple[str, ...]) -> Table:
-    sets: dict[str, Any] = {"s": NamedSet("set", "ipv4_addr", dict.fromkeys(chains.pop("s", ()), ""))}
-    sets["m"] = NamedSet("map", "inet_service : verdict", {str(n): f"goto {n}" for n in chains.pop("m", ())})
+    sets: dict[str, Any] = {"s": NamedSet("set", "type ipv4_addr", dict.fromkeys(chains.pop("s", ()), ""))}
+    sets["m"] = NamedSet("map", "type inet_service : verdict", {str(n): f"goto {n}" for n in chains.pop("m", ())})
     return Table("t", {name: Chain(rules) for name, rules in chains.items()}, sets)
 
 
