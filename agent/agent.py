@@ -137,7 +137,7 @@ class Agent:
         The agent ends with it. Returns what to warn the user of: what could not be removed, and why.
         """
         await self.stop()
-        await self._withdraw(managers)
+        heard = await self._withdraw(managers)
         warning, statuses = "", {}
         try:
             staying = await self._worker.remove_everything()
@@ -150,18 +150,23 @@ class Agent:
             warning = f"containers and networks of the swarm stay on this host ({exc}); {_LATER}"
             await self._leave_overlay()
         await self._worker.remove_files()
-        if managers and (reason := await say_goodbye(self._identity, managers, statuses)):
+        if heard and (reason := await say_goodbye(self._identity, managers, statuses)):
             log.warning("left without telling the managers", reason=reason)
         return warning
 
-    async def _withdraw(self, managers: Sequence[str]) -> None:
-        """Have nobody led to this node's tasks any more before they are stopped."""
-        if managers and not await say_goodbye(self._identity, managers, {}):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(WITHDRAWN_LIMIT_S):
-                    await self._overlay.until_withdrawn()
-                    # Other hosts are told at the same moment, and requests may be on their way.
-                    await self._clock.sleep(LINGER_S)
+    async def _withdraw(self, managers: Sequence[str]) -> bool:
+        """Have nobody led to this node's tasks any more before they are stopped; whether a manager heard of it."""
+        if not managers:
+            return False
+        if reason := await say_goodbye(self._identity, managers, {}):
+            log.warning("left without telling the managers", reason=reason)
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WITHDRAWN_LIMIT_S):
+                await self._overlay.until_withdrawn()
+                # Other hosts are told at the same moment, and requests may be on their way.
+                await self._clock.sleep(LINGER_S)
+        return True
 
     async def _leave_overlay(self) -> None:
         try:
