@@ -169,7 +169,7 @@ def test_files_outlive_daemon_and_engine_and_come_again_with_the_next_task(swarm
     only_on(swarm, "h4")
     create(swarm, "pyswarm", "--name", "web", "--secret", "tok", "--restart-delay", "1s")
     (first,) = swarm.wait_running("web", 1)
-    started = swarm.started_at("h4")
+    started = swarm.starts_of("web")
 
     lab.kill("h4", "daemon")
     assert inside(swarm, first, "cat /run/secrets/tok") == MARKER
@@ -179,7 +179,7 @@ def test_files_outlive_daemon_and_engine_and_come_again_with_the_next_task(swarm
     wait_until(lambda: swarm.node_state("h4") == "ready", 20, "h2 is ready")
     wait_until(lambda: [t.id for t in swarm.running("web")] == [first.id], 20, "the same task")
     assert inside(swarm, first, "cat /run/secrets/tok") == MARKER
-    assert swarm.started_at("h4") == started
+    assert swarm.starts_of("web") == started
     (kept,) = folders(swarm, "h4")
     assert kept.endswith(first.id)
 

@@ -130,6 +130,11 @@ class Cluster:
         found = self.lab.docker(host, "inspect", *ids, check=False).stdout
         return {c["Id"]: c for c in json.loads(found)}
 
+    def starts_of(self, service: str) -> dict[str, str]:
+        """When each container of a service was started. Those of others may still be stopping."""
+        starts = {c: at for host in self.hosts for c, at in self.started_at(host).items()}
+        return {task.container: starts[task.container] for task in self.running(service)}
+
     def started_at(self, host: str) -> dict[str, str]:
         """When each running task container was started: unchanged means that nothing restarted it."""
         return {i: c["State"]["StartedAt"] for i, c in self.containers(host).items() if c["State"]["Running"]}
