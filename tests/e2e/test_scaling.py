@@ -29,10 +29,10 @@ def container_netns(cluster: Cluster, service: str) -> str:
 
 @pytest.fixture
 def web(cluster: Cluster) -> Iterator[None]:
-    """``web`` with four tasks on ``front``, published, and ``client`` beside it on h1 and h2."""
+    """``web`` with four tasks on ``loaded``, published, and ``client`` beside it on h1 and h2."""
     sh = cluster.lab.sh
-    sh("h1", "pyswarm", "network", "create", "-d", "overlay", "front")
-    create = ("pyswarm", "service", "create", "-d", "--network", "front")
+    sh("h1", "pyswarm", "network", "create", "-d", "overlay", "loaded")
+    create = ("pyswarm", "service", "create", "-d", "--network", "loaded")
     sh("h1", *create, "--name", "web", "--replicas", "4", "-p", f"{PORT}:80", "busybox:latest", *SERVER)
     sh("h1", *create, "--name", "client", "busybox:latest", "sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait")
     cluster.wait_running("web", 4)
@@ -41,7 +41,7 @@ def web(cluster: Cluster) -> Iterator[None]:
     for service in ("web", "client"):
         sh("h1", "pyswarm", "service", "rm", service)
     wait_until(
-        lambda: sh("h1", "pyswarm", "network", "rm", "front", check=False).returncode == 0, 60, "front is gone"
+        lambda: sh("h1", "pyswarm", "network", "rm", "loaded", check=False).returncode == 0, 60, "loaded is gone"
     )
 
 
