@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy"), str(ROOT / "benchmark
 
 import clients  # noqa: E402 - the folders above are not packages
 import logs  # noqa: E402
+import mesh  # noqa: E402
 import names  # noqa: E402 - the folders above are not packages
 import traffic  # noqa: E402
 from lab import api  # noqa: E402
@@ -234,7 +235,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
         "--only",
-        choices=("create", "network", "names", "vip", "failover", "lost", "resources", "logs", "clients"),
+        choices=("create", "network", "names", "vip", "mesh", "failover", "lost", "resources", "logs", "clients"),
     )
     args = parser.parse_args()
     results: dict[str, Any] = {}
@@ -250,6 +251,7 @@ def main() -> None:
             "network": lambda: traffic.bench_network(cluster, NETWORK, args.repeat),
             "names": lambda: names.bench_names(cluster, NETWORK, args.repeat),
             "vip": lambda: names.bench_vip(cluster, NETWORK, args.repeat),
+            "mesh": lambda: mesh.bench_mesh(cluster, args.repeat),
             "logs": lambda: logs.bench_logs(cluster, args.repeat),
             "clients": lambda: clients.bench_clients(cluster, args.repeat),
             "failover": lambda: bench_failover(cluster, args.repeat),
