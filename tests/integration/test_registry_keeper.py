@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from aetcd.rpc import rpc_pb2
 from support.env import require_binary
@@ -110,7 +111,9 @@ async def test_the_life_of_an_etcd(cluster: Cluster) -> None:
     assert [p.sealed for p in cluster.seen][:2] == [True, False]
     assert {p.generation for p in cluster.seen} == {1}
     states: list[OverlayState] = []
-    watcher = RegistryWatcher(cluster.worker.client(), states.append)
+    watcher = RegistryWatcher(
+        cluster.worker.client(), lambda state: states.append(msgspec.structs.replace(state, mark=None))
+    )
     watcher.start()
     watcher.set_endpoints(cluster.plan.client_endpoints)
     try:
