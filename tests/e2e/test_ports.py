@@ -38,12 +38,18 @@ def outside(cluster: Cluster) -> Outside:
 @pytest.fixture(autouse=True)
 def clean(cluster: Cluster) -> None:
     """Services of earlier tests are gone from every host before, so that this one's ports are its own."""
-    wait_until(lambda: not any(leads(cluster, host) for host in cluster.hosts), 30, "no published port")
+    wait_until(lambda: not any(has_traces(cluster, host) for host in cluster.hosts), 60, "no published port")
 
 
 def leads(cluster: Cluster, host: str) -> bool:
     """Whether anything of published ports is on a host."""
     return "pyswarm_mesh" in traces(cluster.lab, host)["tables"]
+
+
+def has_traces(cluster: Cluster, host: str) -> bool:
+    """Whether published ports, or the networks of tasks, are or have just been on a host."""
+    found = traces(cluster.lab, host)
+    return "pyswarm_mesh" in found["tables"] or found["links"] != ""
 
 
 def create(
@@ -111,6 +117,10 @@ def test_every_node_leads_to_every_task_and_tasks_see_who_asks(cluster: Cluster,
         assert plain.stdout.split()[0] in names, "a container of no service"
 
 
+def ask_udp_often(outside: Outside, addr: str) -> set[str]:
+    return {outside.ask_udp(addr, 5300) for _ in range(16)}
+
+
 def test_udp_from_outside_and_from_a_port_that_stays_the_same(cluster: Cluster, outside: Outside) -> None:
     tasks = create(cluster, "dns", 2, "-p", "5300:53/udp")
     servers = []
@@ -124,8 +134,9 @@ def test_udp_from_outside_and_from_a_port_that_stays_the_same(cluster: Cluster, 
             assert server.stdout.readline() == "ready\n"
         expected = {f"{task.name} {outside.addr}" for task in tasks}
         for host in cluster.hosts:
-            found = {outside.ask_udp(cluster.lab.ip(host), 5300) for _ in range(16)}
-            assert found == expected, f"through {host}"
+            addr = cluster.lab.ip(host)
+            wait_until(lambda addr=addr: ask_udp_often(outside, addr) == expected, 20, f"through {host}")  # type: ignore[misc]
+            assert ask_udp_often(outside, addr) == expected, "and from then on always"
         h4 = cluster.lab.ip("h4")
         first = outside.ask_udp(h4, 5300, source=4444)
         assert outside.ask_udp(h4, 5300, source=4444) == first
@@ -234,7 +245,11 @@ def test_mode_host_lends_the_ports_of_the_task_s_own_host(cluster: Cluster, outs
     at = {task.node for task in web}
     assert len(at) == 2
     for host in cluster.hosts:
-        assert (outside.get(cluster.lab.ip(host), 8088) != "") == (host in at)
+        answers = partial(outside.get, cluster.lab.ip(host), 8088)
+        if host in at:
+            wait_until(answers, 20, f"the task on {host} has started to listen")
+        else:
+            assert answers() == ""
     shown = cluster.lab.sh("h1", "docker", "service", "ps", "--format", "{{.Ports}}", "web").stdout.splitlines()
     assert all(re.fullmatch(r"\*:8088->80/tcp,\*:\d+->81/tcp", line) for line in shown), shown
     ours = cluster.lab.sh("h1", "pyswarm", "service", "ps", "--format", "{{.Ports}}", "web").stdout.splitlines()
@@ -364,9 +379,13 @@ def test_nothing_is_left_of_a_service_that_is_gone(cluster: Cluster, outside: Ou
     assert all(leads(cluster, h) for h in cluster.hosts)
     cluster.lab.sh("h1", "pyswarm", "service", "rm", "web")
     # The network's own devices stay for the moment in which a replacement would need them.
-    wait_until(
-        lambda: {h: traces(cluster.lab, h) for h in cluster.hosts} == before, 40, "every host is as it was before"
-    )
+    wait_until(lambda: not any(has_traces(cluster, h) for h in cluster.hosts), 40, "no devices, no tables")
+    for host in cluster.hosts:
+        wait_until(
+            lambda host=host: traces(cluster.lab, host) == before[host],
+            10,
+            f"{host} is as before",  # type: ignore[misc]
+        )
     assert outside.get(cluster.lab.ip("h2"), 8080) == ""
 
 
