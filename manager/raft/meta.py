@@ -18,6 +18,8 @@ class Meta(msgspec.Struct, frozen=True):
     cluster_id: str
     #: The membership before the first entry of the log.
     members: tuple[Member, ...]
+    #: Of this folder, made with it: the others remember what a member had on it.
+    folder_id: str = ""
 
 
 class _Vote(msgspec.Struct, frozen=True):

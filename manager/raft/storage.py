@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from pyswarm.common.ids import new_id
 from pyswarm.manager.raft.disk import Disk, FolderLock
 from pyswarm.manager.raft.entries import Snapshot
 from pyswarm.manager.raft.journal import Journal
@@ -10,21 +11,31 @@ from pyswarm.manager.raft.meta import HardState, Meta, load_meta, save_meta
 from pyswarm.manager.raft.records import SEGMENT_HEADER_BYTES
 from pyswarm.manager.raft.snapshots import SnapshotStore
 from pyswarm.manager.raft.types import Member, RaftConfig, RaftStorageError
+from pyswarm.manager.raft.witness import Standing, Witness
 
 
 class Storage:
     """The opened data folder. ``restored`` is the snapshot the state machine starts from, if there is one."""
 
     def __init__(
-        self, lock: FolderLock, journal: Journal, snapshots: SnapshotStore, restored: tuple[Snapshot, bytes] | None
+        self,
+        lock: FolderLock,
+        journal: Journal,
+        snapshots: SnapshotStore,
+        witness: Witness,
+        standing: Standing,
+        restored: tuple[Snapshot, bytes] | None,
     ) -> None:
         self._lock = lock
         self.journal = journal
         self.snapshots = snapshots
+        self.witness = witness
+        self.standing = standing
         self.restored = restored
 
     def close(self) -> None:
         """Close all files, then let another process in."""
+        self.witness.close()
         self.snapshots.drop_incoming()
         self.journal.close()
         self._lock.release()
@@ -64,6 +75,7 @@ def _open(
     hard_state = HardState(folder, disk)
     journal = Journal(folder, hard_state, disk, segment_bytes=config.segment_bytes, on_sync=on_sync)
     snapshots = SnapshotStore(folder, disk)
+    witness = Witness(folder, disk)
     meta = load_meta(folder, disk)
     if meta is None:
         if initial_members is None:
@@ -71,8 +83,9 @@ def _open(
         _clear_unfinished(folder, disk)
         hard_state.create()
         journal.create(initial_members)
-        save_meta(folder, Meta(config.node_id, config.cluster_id, initial_members), disk)
-        return Storage(lock, journal, snapshots, None)
+        folder_id = new_id()
+        save_meta(folder, Meta(config.node_id, config.cluster_id, initial_members, folder_id), disk)
+        return Storage(lock, journal, snapshots, witness, Standing(folder, folder_id, fresh=True), None)
     if meta.node_id != config.node_id:
         raise RaftStorageError(f"{folder} belongs to node {meta.node_id}, not to {config.node_id}")
     if config.cluster_id and meta.cluster_id and meta.cluster_id != config.cluster_id:
@@ -80,7 +93,8 @@ def _open(
     hard_state.load()
     restored = snapshots.load()
     journal.load(meta.members, restored[0] if restored else None)
-    return Storage(lock, journal, snapshots, restored)
+    witness.load()
+    return Storage(lock, journal, snapshots, witness, Standing(folder, meta.folder_id, fresh=False), restored)
 
 
 def _clear_unfinished(folder: Path, disk: Disk) -> None:
