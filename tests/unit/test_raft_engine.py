@@ -1,5 +1,6 @@
 """The guards around PySyncObj, one message at a time, on a clock of the test's own."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -202,6 +203,7 @@ def test_a_pickled_membership_entry_is_never_loaded(bench: Maker) -> None:
     evil = MEMBERSHIP + b"\x80\x04cos\nsystem\n(S'true'\ntR."
     with pytest.raises(msgspec.DecodeError):
         b.receive("a", append(2, 1, 0, [(2, evil)]))
+    assert b.engine._SyncObj__parseChangeClusterRequest(MEMBERSHIP + pickle.dumps("loaded")) is None
 
 
 # -- snapshots -------------------------------------------------------------------------------------------------
