@@ -1,7 +1,7 @@
 # `make demo` and `make test` install what is missing first (apt for system tools, pip into .venv).
 PY := .venv/bin/python
 COMPONENTS := cli gateway manager agent overlay daemon proto common
-.PHONY: mutants demo demo-down test check bench proto setup format
+.PHONY: chaos mutants demo demo-down test check bench proto setup format
 
 setup:
 	@deploy/setup.sh
@@ -24,6 +24,9 @@ check: setup
 
 mutants: setup
 	@$(PY) tests/mutants/run.py $(if $(SEEDS),--sim $(SEEDS)) $(NAMES)
+
+chaos: setup
+	@$(PY) tests/chaos/run.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 bench: setup
 	@$(PY) benchmarks/main_job.py

@@ -132,13 +132,16 @@ class RaftNode:
             core.abandon()
 
     def _finish(self, core: RaftCore) -> None:
+        waiting = False
         while True:
             try:
                 core.finish()
             except StorageFullError as exc:
                 # Nothing left this process; the others elect a new leader if this one led.
                 self._metrics.storage_full.set(1)
-                log.error("no space for the raft log; waiting", folder=self._config.data_dir, reason=str(exc))
+                if not waiting:
+                    log.error("no space for the raft log; waiting", folder=self._config.data_dir, reason=str(exc))
+                waiting = True
                 if self._stopping:
                     return
                 time.sleep(_FULL_RETRY_S)
@@ -146,6 +149,8 @@ class RaftNode:
             if core.sync_s is not None:
                 self._metrics.fsync_seconds.observe(core.sync_s)
             self._metrics.storage_full.set(0)
+            if waiting:
+                log.info("there is space for the raft log again", folder=self._config.data_dir)
             self._metrics.update(core.status)
             return
 
