@@ -54,8 +54,9 @@ def run_session(
         stack.enter_context(faults.small_disk("h3"))
         cluster.form()
         stop = threading.Event()
-        sockets = [lab.socket(host) for host in cluster.hosts]
-        clients = [Writer(number, sockets, stop) for number in range(writers)]
+        # Each stays with one host: those of hosts that are well show how long the swarm as a whole took.
+        sockets = itertools.cycle([lab.socket(host) for host in cluster.hosts])
+        clients = [Writer(number, socket, stop) for number, socket in zip(range(writers), sockets, strict=False)]
         stack.callback(stop.set)
         for client in clients:
             client.thread.start()

@@ -1,4 +1,4 @@
-"""Clients that write without pause through all managers, and remember what they were told."""
+"""Clients that write without pause, each through one manager, and remember what they were told."""
 
 import base64
 import http.client
@@ -20,7 +20,7 @@ class Writer:
     it asked. ``violations`` says what was otherwise.
     """
 
-    def __init__(self, number: int, sockets: list[str], stop: threading.Event) -> None:
+    def __init__(self, number: int, socket: str, stop: threading.Event) -> None:
         self.name = f"w{number}"
         self.attempted: set[str] = set()
         self.acknowledged: set[str] = set()
@@ -29,8 +29,7 @@ class Writer:
         self.violations: list[str] = []
         #: The register's newest count that was tried, and that was acknowledged.
         self.tried = self.counted = 0
-        self._sockets = sockets
-        self._at = number % len(sockets)
+        self._socket = socket
         self._stop = stop
         self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
@@ -45,12 +44,11 @@ class Writer:
             number += 1
             done = self._create(f"{self.name}-{number}") if number % 4 else self._count()
             if not done:
-                self._at = (self._at + 1) % len(self._sockets)
                 self._stop.wait(0.05)
 
     def _ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         try:
-            status, answer = api.request(self._sockets[self._at], method, path, body, REQUEST_LIMIT_S)
+            status, answer = api.request(self._socket, method, path, body, REQUEST_LIMIT_S)
         except (OSError, http.client.HTTPException) as exc:
             status, answer = 0, {"message": type(exc).__name__}
         if status >= http.client.BAD_REQUEST or not status:
