@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import click
 
-from pyswarm.cli.base import command, pass_client, refused
+from pyswarm.cli.base import command, pass_client
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError
 from pyswarm.cli.output import Row, each, emit, fail_with, list_rows, natural, parse_filters
@@ -126,21 +126,57 @@ def rm(client: Client, nodes: tuple[str, ...], force: bool) -> None:
     each(nodes, lambda ref: client.delete(f"/nodes/{quote(ref, safe='')}", **({"force": "1"} if force else {})))
 
 
-@refused("role")
+def _change_role(client: Client, refs: tuple[str, ...], role: str, done: str) -> None:
+    def change(ref: str) -> str:
+        found = _found(client, ref)
+        spec = found["Spec"]
+        if spec["Role"] == role:
+            return f"Node {ref} is already a {role}."
+        spec["Role"] = role
+        client.post(f"/nodes/{found['ID']}/update", spec, version=str(found["Version"]["Index"]))
+        return done.format(ref)
+
+    each(refs, change)
+
+
+@command("promote", "pyswarm node promote h2 h3")
+@click.argument("nodes", metavar="NODE [NODE...]", nargs=-1, required=True)
+@pass_client
+def promote(client: Client, nodes: tuple[str, ...]) -> None:
+    """Promote one or more nodes to manager in the swarm."""
+    _change_role(client, nodes, "manager", "Node {} promoted to a manager in the swarm.")
+
+
+@command("demote", "pyswarm node demote h2")
+@click.argument("nodes", metavar="NODE [NODE...]", nargs=-1, required=True)
+@pass_client
+def demote(client: Client, nodes: tuple[str, ...]) -> None:
+    """Demote one or more nodes from manager in the swarm."""
+    _change_role(client, nodes, "worker", "Manager {} demoted in the swarm.")
+
+
 @command("update", "pyswarm node update --availability drain h2\npyswarm node update --label-add disk=ssd h2")
 @click.argument("node", metavar="NODE")
 @click.option("--availability", type=click.Choice(["active", "pause", "drain"]), help="Whether tasks may run")
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="Add or update a node label")
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a node label if exists")
+@click.option("--role", type=click.Choice(["worker", "manager"]), help="Role of the node")
 @pass_client
 def update(
-    client: Client, node: str, availability: str | None, label_add: tuple[str, ...], label_rm: tuple[str, ...]
+    client: Client,
+    node: str,
+    availability: str | None,
+    label_add: tuple[str, ...],
+    label_rm: tuple[str, ...],
+    role: str | None,
 ) -> None:
     """Update a node."""
     found = _found(client, node)
     spec = found["Spec"]
     if availability:
         spec["Availability"] = availability
+    if role:
+        spec["Role"] = role
     labels = dict(spec.get("Labels") or {})
     for text in label_add:
         key, _, value = text.partition("=")

@@ -19,10 +19,10 @@ from pyswarm.common.types import (
     SecretSpec,
     ServiceSpec,
 )
-from pyswarm.manager.control.actions import Actions, CountOut
+from pyswarm.manager.control.actions import Actions, Managers
 from pyswarm.manager.control.file_actions import FileActions
 from pyswarm.manager.control.filters import decode_filters
-from pyswarm.manager.control.forward import FORWARDED_KEY, LeaderCalls
+from pyswarm.manager.control.forward import FORWARDED_KEY, NO_LEADER, LeaderCalls
 from pyswarm.manager.control.replies import encoded, page
 from pyswarm.manager.leadership import RaftLeadership
 from pyswarm.manager.state import Store
@@ -45,13 +45,13 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         *,
         clock: Clock,
         registry: CollectorRegistry,
-        is_reachable: Callable[[str], bool] | None = None,
-        count_out: CountOut | None = None,
+        managers: Managers | None = None,
     ) -> None:
         self._clock = clock
-        self._actions = Actions(store, raft, clock, is_reachable, count_out)
+        self._actions = Actions(store, raft, clock, managers)
         self._files = FileActions(store)
-        self._calls = LeaderCalls(raft, identity, clock)
+        no_leader = managers.no_leader if managers is not None else lambda: NO_LEADER
+        self._calls = LeaderCalls(raft, identity, clock, no_leader)
         self._requests = Counter(
             "pyswarm_control_requests_total", "Calls of the Control service", ("method", "code"), registry=registry
         )

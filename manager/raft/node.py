@@ -15,6 +15,7 @@ from pyswarm.manager.raft.applier import Applier
 from pyswarm.manager.raft.core import RaftCore
 from pyswarm.manager.raft.disk import Disk
 from pyswarm.manager.raft.entries import Snapshot
+from pyswarm.manager.raft.generation import Generation
 from pyswarm.manager.raft.journal import GENESIS_INDEX, GENESIS_TERM
 from pyswarm.manager.raft.metrics import RaftMetrics
 from pyswarm.manager.raft.storage import Storage, open_storage
@@ -66,6 +67,8 @@ class RaftNode:
         self._changing = asyncio.Lock()
         self._outstanding = 0
         self.failure: Exception | None = None
+        #: Which group this node belongs to; valid once started.
+        self.generation = Generation()
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -79,6 +82,7 @@ class RaftNode:
         storage = await asyncio.to_thread(
             open_storage, self._config, self._initial_members, self._disk, self._metrics.journal_bytes.inc
         )
+        self.generation = storage.generation
         try:
             if storage.journal.cut_bytes:
                 log.warning("cut an unfinished write at the end of the journal", bytes=storage.journal.cut_bytes)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from pyswarm.manager.raft.disk import Disk, FolderLock
 from pyswarm.manager.raft.entries import Snapshot
+from pyswarm.manager.raft.generation import Generation
 from pyswarm.manager.raft.journal import Journal
 from pyswarm.manager.raft.meta import HardState, Meta, load_meta, save_meta
 from pyswarm.manager.raft.records import SEGMENT_HEADER_BYTES
+from pyswarm.manager.raft.rescue import rescue
 from pyswarm.manager.raft.snapshots import SnapshotStore
 from pyswarm.manager.raft.types import Member, RaftConfig, RaftStorageError
 
@@ -16,9 +18,15 @@ class Storage:
     """The opened data folder. ``restored`` is the snapshot the state machine starts from, if there is one."""
 
     def __init__(
-        self, lock: FolderLock, journal: Journal, snapshots: SnapshotStore, restored: tuple[Snapshot, bytes] | None
+        self,
+        lock: FolderLock,
+        journal: Journal,
+        snapshots: SnapshotStore,
+        restored: tuple[Snapshot, bytes] | None,
+        generation: Generation,
     ) -> None:
         self._lock = lock
+        self.generation = generation
         self.journal = journal
         self.snapshots = snapshots
         self.restored = restored
@@ -71,8 +79,8 @@ def _open(
         _clear_unfinished(folder, disk)
         hard_state.create()
         journal.create(initial_members)
-        save_meta(folder, Meta(config.node_id, config.cluster_id, initial_members), disk)
-        return Storage(lock, journal, snapshots, None)
+        save_meta(folder, Meta(config.node_id, config.cluster_id, initial_members, config.generation), disk)
+        return Storage(lock, journal, snapshots, None, config.generation)
     if meta.node_id != config.node_id:
         raise RaftStorageError(f"{folder} belongs to node {meta.node_id}, not to {config.node_id}")
     if config.cluster_id and meta.cluster_id and meta.cluster_id != config.cluster_id:
@@ -80,7 +88,8 @@ def _open(
     hard_state.load()
     restored = snapshots.load()
     journal.load(meta.members, restored[0] if restored else None)
-    return Storage(lock, journal, snapshots, restored)
+    meta = rescue(config, meta, hard_state, journal, disk)
+    return Storage(lock, journal, snapshots, restored, meta.generation)
 
 
 def _clear_unfinished(folder: Path, disk: Disk) -> None:
