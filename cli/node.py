@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import click
 
-from pyswarm.cli.base import command, pass_client
+from pyswarm.cli.base import command, may_be_stale, pass_client
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError
 from pyswarm.cli.output import Row, each, emit, fail_with, list_rows, natural, parse_filters
@@ -41,6 +41,7 @@ def _status(node: Any, in_table: bool) -> str:
 @click.option("--format", "form", help="'json', 'table TEMPLATE' or a Go template")
 @click.option("-q", "--quiet", is_flag=True, help="Only display IDs")
 @pass_client
+@may_be_stale
 def ls(client: Client, filters: tuple[str, ...], form: str | None, quiet: bool) -> None:
     """List nodes in the swarm."""
     nodes = client.listed("nodes", parse_filters(filters))

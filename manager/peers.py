@@ -5,6 +5,7 @@ bounded: what does not fit is dropped, as on any network, and Raft sends it agai
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -27,6 +28,9 @@ RECONNECT_DELAY_S = 0.1
 REFUSED_DELAY_S = 1.0
 #: Metadata of a stream: the generation of the Raft group the sender belongs to.
 GENERATION_KEY = "pyswarm-generation"
+#: How long a manager that starts waits for each of the others to take or refuse its stream.
+GREETING_S = 1.0
+ACCEPT_LIMIT_S = 2.0
 
 
 class _Peer:
@@ -38,6 +42,8 @@ class _Peer:
         self.queue: asyncio.Queue[bytes] = asyncio.Queue()
         self.queued_bytes = 0
         self.connected = False
+        #: Set once it took or refused a stream, or could not be reached.
+        self.tried = asyncio.Event()
         self.refusal = ""
         self.task: asyncio.Task[Any] | None = None
 
@@ -47,6 +53,10 @@ class PeerNetwork:
 
     ``on_connected`` and ``on_disconnected`` are called with a node id, on the loop; ``on_left_behind`` when a peer
     says that this manager's Raft group is not the swarm's any more. ``generation`` is this manager's.
+
+    The first messages wait until every manager they are for took or refused its stream, or a second has passed:
+    of several managers that were left behind by a rescue and come back together, none may lead the others before
+    they have been told.
     """
 
     def __init__(self, identity: TLSIdentity, generation: Callable[[], Generation] = Generation) -> None:
@@ -54,6 +64,8 @@ class PeerNetwork:
         self._generation = generation
         self._peers: dict[str, _Peer] = {}
         self._owner = TaskGroupOwner("peers")
+        self._greeted = asyncio.Event()
+        self._greeting = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.on_connected: Callable[[str], None] = lambda _node_id: None
         self.on_disconnected: Callable[[str], None] = lambda _node_id: None
@@ -91,6 +103,11 @@ class PeerNetwork:
         peer = self._peers.get(node_id)
         return peer is not None and peer.connected
 
+    def refusal_of(self, node_id: str) -> str:
+        """Why that manager takes no stream of this one, or nothing."""
+        peer = self._peers.get(node_id)
+        return peer.refusal if peer is not None else ""
+
     def _drop(self, node_id: str) -> None:
         peer = self._peers.pop(node_id, None)
         if peer is not None and peer.task is not None:
@@ -104,10 +121,21 @@ class PeerNetwork:
             self._drop(node_id)
             peer = self._peers[node_id] = _Peer(node_id, addr)
             peer.task = self._owner.spawn(self._run(peer), f"to-{node_id}")
+            if not self._greeting:
+                self._greeting = True
+                self._owner.spawn(self._greet(), "greet")
         if peer.queued_bytes + len(payload) > MAX_QUEUED_BYTES:
             return
         peer.queued_bytes += len(payload)
         peer.queue.put_nowait(payload)
+
+    async def _greet(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GREETING_S):
+                # Raft's first round is in the table by now: its messages were handed over in one go.
+                for peer in list(self._peers.values()):
+                    await peer.tried.wait()
+        self._greeted.set()
 
     async def _run(self, peer: _Peer) -> None:
         while True:
@@ -115,10 +143,16 @@ class PeerNetwork:
             delay_s = RECONNECT_DELAY_S
             try:
                 await asyncio.wait_for(channel.channel_ready(), timeout=5.0)
-                peer.connected = True
-                self.on_connected(peer.node_id)
                 stub = raft_pb2_grpc.RaftStub(channel)
-                await stub.Stream(self._messages(peer), metadata=((GENERATION_KEY, self._generation().encoded),))
+                generation = self._generation().encoded
+                call = stub.Stream(self._messages(peer), metadata=((GENERATION_KEY, generation),))
+                # Who refuses ends the call instead.
+                await asyncio.wait_for(call.initial_metadata(), timeout=ACCEPT_LIMIT_S)
+                if not call.done():
+                    peer.connected, peer.refusal = True, ""
+                    peer.tried.set()
+                    self.on_connected(peer.node_id)
+                await call
             except grpc.aio.AioRpcError as exc:
                 # Else the peer is down or restarting; Raft's own timeouts say what that means.
                 if answered(exc):
@@ -127,6 +161,7 @@ class PeerNetwork:
             except TimeoutError:
                 pass
             finally:
+                peer.tried.set()
                 peer.connected = False
                 await channel.close(grace=None)
                 self.on_disconnected(peer.node_id)
@@ -144,6 +179,7 @@ class PeerNetwork:
             self.on_left_behind(error)
 
     async def _messages(self, peer: _Peer) -> AsyncIterator[raft_pb2.RaftMessage]:
+        await self._greeted.wait()
         while True:
             payload = await peer.queue.get()
             peer.queued_bytes -= len(payload)
@@ -163,6 +199,8 @@ class PeerReceiver:
     ) -> raft_pb2.RaftStreamEnd:
         """Read until the peer goes."""
         sender = peer_identity(context).node_id
+        # Tells the sender that it was let in.
+        await context.send_initial_metadata(())
         async for message in messages:
             self._deliver(sender, message.payload)
         return raft_pb2.RaftStreamEnd()

@@ -1,6 +1,7 @@
 """What the leader does for each call: look, check, and commit one transaction.
 
-Reads wait at Raft's read barrier first, so that they see everything acknowledged before they were asked.
+Reads wait at Raft's read barrier first, so that they see everything acknowledged before they were asked; those
+that may be stale do not, and any manager answers them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -96,9 +97,10 @@ class Actions:
         self._clock = clock
         self._managers = managers
 
-    async def get(self, kind: str, ref: str) -> Object:
+    async def get(self, kind: str, ref: str, *, stale: bool = False) -> Object:
         """One object by id, name or id prefix; ``cluster`` needs no reference."""
-        await self._raft.read_barrier()
+        if not stale:
+            await self._raft.read_barrier()
         view = self._store.view
         if kind == "service":
             return view.services.find(ref)
@@ -116,9 +118,12 @@ class Actions:
             return view.configs.find(ref)
         raise InvalidArgument(f'there are no objects of kind "{kind}"')
 
-    async def list(self, kind: str, wanted: Mapping[str, Sequence[str]]) -> Sequence[Stored]:
+    async def list(
+        self, kind: str, wanted: Mapping[str, Sequence[str]], *, stale: bool = False
+    ) -> Sequence[Stored]:
         """The objects of ``kind`` that pass the filters, oldest first."""
-        await self._raft.read_barrier()
+        if not stale:
+            await self._raft.read_barrier()
         found = filters.select(self._store.view, kind, wanted)
         return [self._shown_node(obj) if isinstance(obj, Node) else obj for obj in found]
 

@@ -25,6 +25,8 @@ NO_LEADER = (
     "Make sure more than half of the managers are online."
 )
 LEADER_PATIENCE_S = 5.0
+#: The part of a shorter time limit after which a caller is told why nobody acts, while it still listens.
+PATIENCE_SHARE = 0.8
 POLL_S = 0.05
 #: Also an upper bound on how long a call sticks to a leader that was replaced meanwhile.
 WATCH_LEADER_S = 0.1
@@ -79,7 +81,7 @@ class LeaderCalls:
                     failure = None
                 except _NotSent as exc:
                     failure = Unavailable(f"the swarm's leader does not answer: {exc}")
-            if self._clock.monotonic() - start_s > min(LEADER_PATIENCE_S, timeout_s):
+            if self._clock.monotonic() - start_s > min(LEADER_PATIENCE_S, timeout_s * PATIENCE_SHARE):
                 raise failure or Unavailable(self._no_leader())
             await self._clock.sleep(POLL_S)
 
