@@ -29,7 +29,7 @@ from pyswarm.daemon.initoptions import (
     check_pools,
 )
 from pyswarm.daemon.joinclient import join_cluster
-from pyswarm.daemon.managerprocess import POLL_S, leave_raft, until_ready
+from pyswarm.daemon.managerprocess import POLL_S, leave_raft, leave_refusal, managers_by_reach, until_ready
 from pyswarm.daemon.member import Member
 from pyswarm.daemon.newcluster import new_cluster, rescued_membership
 from pyswarm.daemon.preflight import (
@@ -204,11 +204,8 @@ class NodeService:
                 raise AlreadyMember("This node is not part of a swarm")
             if membership.role == "manager":
                 if not force:
-                    raise AlreadyMember(
-                        "You are attempting to leave the swarm on a node that is participating as a manager. "
-                        "Removing this node leaves the swarm with one manager fewer; the last manager takes the "
-                        "whole swarm with it. Use `--force` to leave all the same."
-                    )
+                    identity = TLSIdentity.load(self._folders.certs)
+                    raise AlreadyMember(leave_refusal(await managers_by_reach(identity, membership)))
                 if self._manager is not None:
                     await leave_raft(TLSIdentity.load(self._folders.certs), membership)
             warning = ""

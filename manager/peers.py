@@ -28,6 +28,8 @@ RECONNECT_DELAY_S = 0.1
 REFUSED_DELAY_S = 1.0
 #: Metadata of a stream: the generation of the Raft group the sender belongs to.
 GENERATION_KEY = "pyswarm-generation"
+#: Metadata with which a stream is taken.
+ACCEPTED_KEY = "pyswarm-accepted"
 #: How long a manager that starts waits for each of the others to take or refuse its stream.
 GREETING_S = 1.0
 ACCEPT_LIMIT_S = 2.0
@@ -146,9 +148,9 @@ class PeerNetwork:
                 stub = raft_pb2_grpc.RaftStub(channel)
                 generation = self._generation().encoded
                 call = stub.Stream(self._messages(peer), metadata=((GENERATION_KEY, generation),))
-                # Who refuses ends the call instead.
-                await asyncio.wait_for(call.initial_metadata(), timeout=ACCEPT_LIMIT_S)
-                if not call.done():
+                # Who refuses ends the call without it.
+                first = await asyncio.wait_for(call.initial_metadata(), timeout=ACCEPT_LIMIT_S)
+                if any(key == ACCEPTED_KEY for key, _ in first or ()):
                     peer.connected, peer.refusal = True, ""
                     peer.tried.set()
                     self.on_connected(peer.node_id)
@@ -200,7 +202,7 @@ class PeerReceiver:
         """Read until the peer goes."""
         sender = peer_identity(context).node_id
         # Tells the sender that it was let in.
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata(((ACCEPTED_KEY, "1"),))
         async for message in messages:
             self._deliver(sender, message.payload)
         return raft_pb2.RaftStreamEnd()

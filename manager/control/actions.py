@@ -133,7 +133,9 @@ class Actions:
             return node
         leader = self._raft.leader
         leads = leader is not None and leader.node_id == node.id
-        connected = self._managers is None or self._managers.is_reachable(node.id)
+        # A follower has streams to its leader only; without one it asks all for their votes.
+        knows = self._managers is not None and (self._raft.is_leader or leader is None)
+        connected = self._managers is None or not knows or self._managers.is_reachable(node.id)
         reachable = leads or (connected and node.status.state is not NodeState.DOWN)
         status = replace(
             node.manager_status, leader=leads, reachability="reachable" if reachable else "unreachable"
