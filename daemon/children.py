@@ -96,6 +96,12 @@ class Child:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RESTART_DELAY_MAX_S)
 
+    @property
+    def trouble(self) -> str:
+        """Why the process ended, while it does not run."""
+        running = self._process is not None and self._process.returncode is None
+        return "" if running or self._stopping or self._process is None else self._last_failure()
+
     def _last_failure(self) -> str:
         """What the process said before it ended."""
         try:

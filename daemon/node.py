@@ -110,11 +110,12 @@ class NodeService:
     async def info(self) -> NodeInfo:
         """What this node is at the moment."""
         membership = self._membership
+        trouble = self._manager.trouble if self._manager is not None else ""
         here = NodeInfo(
             local_state="pending" if self._pending else "inactive",
             engine=self._engine_url,
             version=version("pyswarm"),
-            error=self._error,
+            error=self._error or (f"the manager does not run: {trouble}" if trouble else ""),
         )
         if membership is None:
             return here
@@ -363,7 +364,11 @@ class NodeService:
         if membership is None or membership.managers == tuple(managers):
             return
         self._membership = msgspec.structs.replace(membership, managers=tuple(managers))
-        save_membership(self._folders, self._membership)
+        try:
+            save_membership(self._folders, self._membership)
+        except OSError as exc:
+            # Kept in memory; a full disk is no reason to give up the session that brought the list.
+            log.warning("the list of managers is not saved", reason=exc.strerror)
 
     def _renewed(self, identity: TLSIdentity) -> None:
         if self._member is not None:

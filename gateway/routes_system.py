@@ -87,7 +87,7 @@ async def _swarm_info(backend: Backend, node: NodeInfo, *, stale: bool) -> dict[
     try:
         cluster, nodes = await _cluster_and_nodes(backend, node, stale)
     except (PyswarmError, TimeoutError) as exc:
-        swarm["Error"] = str(exc) or "the cluster does not answer"
+        swarm["Error"] = node.error or str(exc) or "the cluster does not answer"
         if stale:
             return swarm
         try:

@@ -58,6 +58,8 @@ class ManagerGroup:
 
     def no_leader(self) -> str:
         """Why nothing can be decided now, naming the managers that are missing."""
+        if self._raft.trouble:
+            return f"{self._raft.trouble} (another manager may lead meanwhile: ask there)"
         members = self._raft.members
         missing = [m for m in members if not self.is_reachable(m.node_id)]
         text = f"no leader: {len(members) - len(missing)} of {len(members)} managers reachable"

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 
 from pyswarm.common.clock import SystemClock
-from pyswarm.common.errors import PyswarmError, Unavailable
+from pyswarm.common.errors import FailedPrecondition, PyswarmError, Unavailable
 from pyswarm.common.filelock import take_lock
 from pyswarm.common.log import configure_logging, get_logger
 from pyswarm.common.metrics import new_registry, serve_child_metrics
@@ -81,7 +81,10 @@ async def run(args: argparse.Namespace) -> None:
         stop.set()
 
     data_dir = Path(args.data_dir)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise FailedPrecondition(f"cannot create the folder {data_dir}: {exc.strerror}") from exc
     lock = await take_lock(data_dir / "lock", "manager")
     registry = new_registry("manager")
     metrics = await serve_child_metrics(registry, args.metrics_socket)

@@ -21,6 +21,7 @@ class FakeRaft:
 
     members: tuple[Member, ...]
     node_id: str = "m1"
+    trouble: str = ""
     removed: list[str] = field(default_factory=list)
 
     async def remove_member(self, node_id: str, timeout_s: float) -> tuple[Member, ...]:
