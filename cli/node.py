@@ -18,6 +18,9 @@ _COLUMNS = {
 }  # fmt: skip
 
 
+_ATTEMPTS = 5
+
+
 def own_id(client: Client) -> str:
     """This node's id, for ``self``."""
     node_id = client.get("/info")["Swarm"]["NodeID"]
@@ -129,12 +132,19 @@ def rm(client: Client, nodes: tuple[str, ...], force: bool) -> None:
 
 def _change_role(client: Client, refs: tuple[str, ...], role: str, done: str) -> None:
     def change(ref: str) -> str:
-        found = _found(client, ref)
-        spec = found["Spec"]
-        if spec["Role"] == role:
-            return f"Node {ref} is already a {role}."
-        spec["Role"] = role
-        client.post(f"/nodes/{found['ID']}/update", spec, version=str(found["Version"]["Index"]))
+        for attempt in range(_ATTEMPTS):
+            found = _found(client, ref)
+            spec = found["Spec"]
+            if spec["Role"] == role:
+                return f"Node {ref} is already a {role}."
+            spec["Role"] = role
+            try:
+                client.post(f"/nodes/{found['ID']}/update", spec, version=str(found["Version"]["Index"]))
+                break
+            except DaemonError as exc:
+                # The node's own reports change it too.
+                if "out of sequence" not in str(exc) or attempt == _ATTEMPTS - 1:
+                    raise
         return done.format(ref)
 
     each(refs, change)
