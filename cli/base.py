@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from pyswarm.cli.errors import UsageError, not_supported
+from pyswarm.cli.errors import DaemonError, UsageError, not_supported
 
 
 class Entry(NamedTuple):
@@ -119,6 +119,24 @@ def pass_client(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(Client(chosen_host(host)), *args, **kwargs)
 
     return update_wrapper(run, function)
+
+
+def may_be_stale(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a list the option ``--stale``: what this manager knows, not the leader. Below ``pass_client``."""
+
+    def run(client: Any, *args: Any, stale: bool, **kwargs: Any) -> Any:
+        client.stale = stale
+        if stale:
+            click.echo("WARNING: this is what this manager knows; it may be stale", err=True)
+        try:
+            return function(client, *args, **kwargs)
+        except DaemonError as exc:
+            if stale or not str(exc).startswith("no leader"):
+                raise
+            raise DaemonError(exc.status, f"{exc} To list what this manager last knew, add --stale.") from exc
+
+    option = click.option("--stale", is_flag=True, help="What this manager knows, without asking the leader")
+    return option(update_wrapper(run, function))
 
 
 def flag_names(param: click.Parameter) -> str:

@@ -39,6 +39,8 @@ class Client:
         if not host.startswith("unix://"):
             raise CliError(f"the host must be a unix socket (unix:///path), not {host}")
         self.host = host
+        #: Whether lists may be of what the daemon's manager last knew.
+        self.stale = False
         self._connection = _UnixConnection(host.removeprefix("unix://"))
 
     def request(self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None) -> Any:
@@ -116,6 +118,8 @@ class Client:
 
     def get(self, path: str, **query: str) -> Any:
         """``GET``."""
+        if self.stale:
+            query["stale"] = "1"
         return self.request("GET", path, query)
 
     def post(self, path: str, body: Any = None, **query: str) -> Any:

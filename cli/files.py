@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import click
 
-from pyswarm.cli.base import command, pass_client, refused
+from pyswarm.cli.base import command, may_be_stale, pass_client, refused
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError
 from pyswarm.cli.output import Row, each, emit, list_rows, natural, parse_filters
@@ -57,6 +57,7 @@ def _make_ls(kind: str, columns: dict[str, str]) -> click.Command:
     @click.option("--format", "form", help="'json', 'table TEMPLATE' or a Go template")
     @click.option("-q", "--quiet", is_flag=True, help="Only display IDs")
     @pass_client
+    @may_be_stale
     def ls(client: Client, filters: tuple[str, ...], form: str | None, quiet: bool) -> None:
         found = client.listed(f"{kind}s", parse_filters(filters))
         found.sort(key=lambda obj: natural(obj["Spec"]["Name"]))

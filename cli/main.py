@@ -25,8 +25,10 @@ _SWARM = {
     "update": Entry("swarm", "update", "Update the swarm"),
 }
 _NODE = {
+    "demote": Entry("node", "demote", "Demote one or more nodes from manager in the swarm"),
     "inspect": Entry("node", "inspect", "Display detailed information on one or more nodes"),
     "ls": Entry("node", "ls", "List nodes in the swarm", "list"),
+    "promote": Entry("node", "promote", "Promote one or more nodes to manager in the swarm"),
     "ps": Entry("node", "ps", "List tasks running on one or more nodes"),
     "rm": Entry("node", "rm", "Remove one or more nodes from the swarm", "remove"),
     "update": Entry("node", "update", "Update a node"),

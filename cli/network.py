@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 import click
 
-from pyswarm.cli.base import command, pass_client, refused
+from pyswarm.cli.base import command, may_be_stale, pass_client, refused
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import DaemonError, UsageError
 from pyswarm.cli.output import Row, each, emit, list_rows, natural, parse_filters, truncated_id
@@ -83,6 +83,7 @@ def create(
 @click.option("--no-trunc", is_flag=True, help="Do not truncate the output")
 @click.option("-q", "--quiet", is_flag=True, help="Only display network IDs")
 @pass_client
+@may_be_stale
 def ls(client: Client, filters: tuple[str, ...], form: str | None, no_trunc: bool, quiet: bool) -> None:
     """List networks."""
     networks = client.listed("networks", parse_filters(filters))

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import click
 
-from pyswarm.cli.base import command, pass_client, refused
+from pyswarm.cli.base import command, may_be_stale, pass_client
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError
 from pyswarm.cli.output import Row, each, emit, fail_with, list_rows, natural, parse_filters
@@ -16,6 +16,9 @@ _COLUMNS = {
     "ID": "ID", "Self": "SELF", "Hostname": "HOSTNAME", "Status": "STATUS", "Availability": "AVAILABILITY",
     "ManagerStatus": "MANAGER STATUS", "EngineVersion": "ENGINE VERSION", "TLSStatus": "TLS STATUS",
 }  # fmt: skip
+
+
+_ATTEMPTS = 5
 
 
 def own_id(client: Client) -> str:
@@ -41,6 +44,7 @@ def _status(node: Any, in_table: bool) -> str:
 @click.option("--format", "form", help="'json', 'table TEMPLATE' or a Go template")
 @click.option("-q", "--quiet", is_flag=True, help="Only display IDs")
 @pass_client
+@may_be_stale
 def ls(client: Client, filters: tuple[str, ...], form: str | None, quiet: bool) -> None:
     """List nodes in the swarm."""
     nodes = client.listed("nodes", parse_filters(filters))
@@ -126,21 +130,64 @@ def rm(client: Client, nodes: tuple[str, ...], force: bool) -> None:
     each(nodes, lambda ref: client.delete(f"/nodes/{quote(ref, safe='')}", **({"force": "1"} if force else {})))
 
 
-@refused("role")
+def _change_role(client: Client, refs: tuple[str, ...], role: str, done: str) -> None:
+    def change(ref: str) -> str:
+        for attempt in range(_ATTEMPTS):
+            found = _found(client, ref)
+            spec = found["Spec"]
+            if spec["Role"] == role:
+                return f"Node {ref} is already a {role}."
+            spec["Role"] = role
+            try:
+                client.post(f"/nodes/{found['ID']}/update", spec, version=str(found["Version"]["Index"]))
+                break
+            except DaemonError as exc:
+                # The node's own reports change it too.
+                if "out of sequence" not in str(exc) or attempt == _ATTEMPTS - 1:
+                    raise
+        return done.format(ref)
+
+    each(refs, change)
+
+
+@command("promote", "pyswarm node promote h2 h3")
+@click.argument("nodes", metavar="NODE [NODE...]", nargs=-1, required=True)
+@pass_client
+def promote(client: Client, nodes: tuple[str, ...]) -> None:
+    """Promote one or more nodes to manager in the swarm."""
+    _change_role(client, nodes, "manager", "Node {} promoted to a manager in the swarm.")
+
+
+@command("demote", "pyswarm node demote h2")
+@click.argument("nodes", metavar="NODE [NODE...]", nargs=-1, required=True)
+@pass_client
+def demote(client: Client, nodes: tuple[str, ...]) -> None:
+    """Demote one or more nodes from manager in the swarm."""
+    _change_role(client, nodes, "worker", "Manager {} demoted in the swarm.")
+
+
 @command("update", "pyswarm node update --availability drain h2\npyswarm node update --label-add disk=ssd h2")
 @click.argument("node", metavar="NODE")
 @click.option("--availability", type=click.Choice(["active", "pause", "drain"]), help="Whether tasks may run")
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE", help="Add or update a node label")
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a node label if exists")
+@click.option("--role", type=click.Choice(["worker", "manager"]), help="Role of the node")
 @pass_client
 def update(
-    client: Client, node: str, availability: str | None, label_add: tuple[str, ...], label_rm: tuple[str, ...]
+    client: Client,
+    node: str,
+    availability: str | None,
+    label_add: tuple[str, ...],
+    label_rm: tuple[str, ...],
+    role: str | None,
 ) -> None:
     """Update a node."""
     found = _found(client, node)
     spec = found["Spec"]
     if availability:
         spec["Availability"] = availability
+    if role:
+        spec["Role"] = role
     labels = dict(spec.get("Labels") or {})
     for text in label_add:
         key, _, value = text.partition("=")

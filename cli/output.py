@@ -116,15 +116,15 @@ def parse_filters(given: Sequence[str]) -> dict[str, list[str]]:
 
 
 def each(refs: Sequence[str], act: Callable[[str], Any]) -> None:
-    """Do ``act`` for each, print the ones done, and go on after an error."""
+    """Do ``act`` for each, print what it says or else the ones done, and go on after an error."""
     errors = []
     for ref in refs:
         try:
             if not ref:
                 raise CliError("invalid empty name")
-            act(ref)
+            said = act(ref)
         except CliError as exc:
             errors.append(f"{exc.prefix}{exc}")
         else:
-            emit(ref)
+            emit(said if isinstance(said, str) else ref)
     fail_with(errors)

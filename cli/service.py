@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import click
 
-from pyswarm.cli.base import command, pass_client
+from pyswarm.cli.base import command, may_be_stale, pass_client
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError, DaemonError, UsageError
 from pyswarm.cli.output import each, emit, fail_with, parse_filters
@@ -22,6 +22,7 @@ from pyswarm.cli.units import go_duration, human_bytes, parse_uint
 @click.option("--format", "form", help="'json', 'table TEMPLATE' or a Go template")
 @click.option("-q", "--quiet", is_flag=True, help="Only display IDs")
 @pass_client
+@may_be_stale
 def ls(client: Client, filters: tuple[str, ...], form: str | None, quiet: bool) -> None:
     """List services."""
     print_services(list_services(client, parse_filters(filters), quiet), quiet, form)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import click
 
-from pyswarm.cli.base import command, pass_client
+from pyswarm.cli.base import command, may_be_stale, pass_client
 from pyswarm.cli.client import Client
 from pyswarm.cli.errors import CliError
 from pyswarm.cli.output import Row, list_rows, natural, parse_filters
@@ -21,6 +21,7 @@ _COLUMNS = {"Name": "NAME", "Services": "SERVICES"}
 @command("ls", "pyswarm stack ls\npyswarm stack ls --format '{{.Name}}: {{.Services}}'")
 @click.option("--format", "form", help="'json', 'table TEMPLATE' or a Go template")
 @pass_client
+@may_be_stale
 def ls(client: Client, form: str | None) -> None:
     """List stacks."""
     services = client.listed("services", {"label": [NAMESPACE_LABEL]})

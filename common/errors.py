@@ -44,6 +44,12 @@ class FailedPrecondition(PyswarmError):
     code = "failed_precondition"
 
 
+class LeftBehind(FailedPrecondition):
+    """This manager belongs to a swarm of which ``--force-new-cluster`` made a new one without it."""
+
+    code = "left_behind"
+
+
 class InUse(PyswarmError):
     """The object cannot be removed while something refers to it."""
 
@@ -113,6 +119,7 @@ _BY_CODE: dict[str, type[PyswarmError]] = {
         NotFound,
         AlreadyExists,
         FailedPrecondition,
+        LeftBehind,
         InUse,
         UpdateOutOfSequence,
         NotAManager,

@@ -5,14 +5,18 @@ import fcntl
 import os
 from pathlib import Path
 
-from pyswarm.common.errors import Unavailable
+from pyswarm.common.errors import FailedPrecondition, Unavailable
 
 POLL_S = 0.05
 
 
 async def take_lock(path: Path, what: str, wait_s: float = 10.0) -> int:
-    """Hold ``path`` until the returned file descriptor is closed; raises Unavailable after ``wait_s`` seconds."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold ``path`` until the returned file descriptor is closed; raises Unavailable after ``wait_s`` seconds,
+    FailedPrecondition when the folder cannot be written."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise FailedPrecondition(f"cannot use the folder {path.parent}: {exc.strerror}") from exc
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     while True:

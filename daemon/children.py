@@ -34,12 +34,14 @@ class Child:
         args: Callable[[], Sequence[str]],
         pid_file: Path,
         on_fatal: Callable[[str], None] = lambda _text: None,
+        failure_file: Path | None = None,
     ) -> None:
         self.name = name
         self._module = module
         self._args = args
         self._pid_file = pid_file
         self._on_fatal = on_fatal
+        self._failure_file = failure_file
         self._owner = TaskGroupOwner(name)
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
@@ -81,8 +83,9 @@ class Child:
             if self._stopping:
                 return
             if code == EXIT_FATAL:
-                log.error("child cannot run; not restarting it", child=self.name)
-                self._on_fatal(f"the {self.name} process cannot run; its log says why")
+                reason = self._last_failure()
+                log.error("child cannot run; not restarting it", child=self.name, reason=reason)
+                self._on_fatal(f"the {self.name} cannot run: {reason}")
                 return
             if self._expected:
                 self._expected = False
@@ -93,7 +96,23 @@ class Child:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RESTART_DELAY_MAX_S)
 
+    @property
+    def trouble(self) -> str:
+        """Why the process ended, while it does not run."""
+        running = self._process is not None and self._process.returncode is None
+        return "" if running or self._stopping or self._process is None else self._last_failure()
+
+    def _last_failure(self) -> str:
+        """What the process said before it ended."""
+        try:
+            text = self._failure_file.read_text().strip() if self._failure_file is not None else ""
+        except OSError:
+            text = ""
+        return text or "its log says why"
+
     async def _run_once(self) -> int:
+        if self._failure_file is not None:
+            self._failure_file.unlink(missing_ok=True)
         reading, writing = os.pipe()
         try:
             argv = [sys.executable, "-m", self._module, *self._args(), "--parent-pipe", str(reading)]

@@ -10,6 +10,7 @@ from pyswarm.agent.engine import DockerEngine
 from pyswarm.common.clock import Clock
 from pyswarm.common.log import get_logger
 from pyswarm.common.tls import TLSIdentity
+from pyswarm.common.types import Node
 from pyswarm.daemon.state import Folders, Membership
 from pyswarm.overlay.api import Overlay
 from pyswarm.overlay.registry.channel import RegistryTLS
@@ -35,11 +36,13 @@ class Member:
         clock: Clock,
         registry: CollectorRegistry,
         on_managers: Callable[[Sequence[str]], None],
+        on_role: Callable[[str], None],
         on_failure: Callable[[str, BaseException], None],
     ) -> None:
         self._identity = identity
         self._membership = membership
         self._on_managers = on_managers
+        self._on_role = on_role
         self._overlay = Overlay(
             node_id=membership.node_id,
             underlay_addr=membership.advertise_addr,
@@ -97,6 +100,7 @@ class Member:
         self._watcher.set_identity(identity)
 
     def _session(self, message: dispatcher_pb2.SessionMessage) -> None:
+        self._on_role(msgspec.msgpack.decode(message.node, type=Node).spec.role.value)
         managers = tuple(peer.addr for peer in message.managers)
         if managers:
             self._on_managers(managers)

@@ -2,7 +2,10 @@
 
 import socket
 
+import msgspec
+
 from pyswarm.common.csr import new_key_and_request
+from pyswarm.common.errors import InvalidArgument
 from pyswarm.common.ids import new_id
 from pyswarm.common.jointoken import new_join_token
 from pyswarm.common.nodecontrol import InitOptions
@@ -18,9 +21,32 @@ from pyswarm.common.types import (
     NodeSpec,
     NodeStatus,
 )
+from pyswarm.daemon.addresses import check_listen_addr, choose_advertise_addr, host_addresses
+from pyswarm.daemon.preflight import check_local_address
 from pyswarm.daemon.state import Membership
 from pyswarm.manager.bootstrap import Bootstrap
 from pyswarm.manager.ca import create_root, sign_node_certificate
+
+
+def rescued_membership(membership: Membership, options: InitOptions) -> Membership:
+    """What a manager is after ``--force-new-cluster``; raises InvalidArgument for a new swarm's options."""
+    for name, given in (
+        ("--default-addr-pool", options.default_addr_pool),
+        ("--default-addr-pool-mask-length", options.subnet_size),
+        ("--data-path-port", options.data_path_port),
+        ("--etcd-endpoints", options.etcd_endpoints),
+    ):
+        if given:
+            raise InvalidArgument(f"{name} cannot be given with --force-new-cluster: the swarm keeps its own")
+    addr, listen = membership.advertise_addr, membership.listen_addr
+    if options.advertise_addr:
+        addr = choose_advertise_addr(options.advertise_addr, host_addresses())
+        check_local_address(addr, "--advertise-addr")
+    if options.listen_addr != InitOptions().listen_addr:
+        listen = check_listen_addr(options.listen_addr)
+        check_local_address(listen.rpartition(":")[0], "--listen-addr")
+    moved = msgspec.structs.replace(membership, advertise_addr=addr, listen_addr=listen)
+    return msgspec.structs.replace(moved, managers=(moved.manager_addr,))
 
 
 def new_cluster(

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-import grpc.aio
 import msgspec
 from prometheus_client import CollectorRegistry
 
@@ -14,10 +13,12 @@ from pyswarm.agent.engine import DockerEngine
 from pyswarm.agent.files import remove_leftover_files
 from pyswarm.agent.leftovers import remove_leftovers
 from pyswarm.common.clock import Clock
-from pyswarm.common.errors import FailedPrecondition, PyswarmError, Unavailable
+from pyswarm.common.errors import FailedPrecondition, NotAManager, PyswarmError, Unavailable
+from pyswarm.common.ids import new_id
 from pyswarm.common.log import get_logger
 from pyswarm.common.metrics import CurrentFigures
 from pyswarm.common.nodecontrol import InitOptions, JoinOptions, NodeInfo
+from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.common.tls import TLSIdentity, write_durably
 from pyswarm.daemon.addresses import check_listen_addr, choose_advertise_addr, host_addresses
 from pyswarm.daemon.children import Child
@@ -28,8 +29,9 @@ from pyswarm.daemon.initoptions import (
     check_pools,
 )
 from pyswarm.daemon.joinclient import join_cluster
+from pyswarm.daemon.managerprocess import POLL_S, leave_raft, leave_refusal, managers_by_reach, until_ready
 from pyswarm.daemon.member import Member
-from pyswarm.daemon.newcluster import new_cluster
+from pyswarm.daemon.newcluster import new_cluster, rescued_membership
 from pyswarm.daemon.preflight import (
     check_data_path_port,
     check_local_address,
@@ -40,15 +42,19 @@ from pyswarm.daemon.preflight import (
 from pyswarm.daemon.renewal import CertificateRenewal
 from pyswarm.daemon.state import Folders, Membership, load_membership, save_membership
 from pyswarm.manager.control.validate import check_cluster
-from pyswarm.proto.v1 import control_pb2, control_pb2_grpc, raft_pb2, raft_pb2_grpc
+from pyswarm.manager.rescue import RescueOrder
 
 log = get_logger("node")
 
 READY_TIMEOUT_S = 30.0
-POLL_S = 0.1
+ROLE_RETRY_S = 1.0
 
 _ALREADY_MEMBER = (
     'This node is already part of a swarm. Use "pyswarm swarm leave" to leave this swarm and join another one.'
+)
+_WORKER = (
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. "
+    "Please run this command on a manager node or promote the current node to a manager."
 )
 
 
@@ -83,6 +89,9 @@ class NodeService:
         self._renewal: CertificateRenewal | None = None
         self._error = ""
         self._pending = False
+        self._roles = TaskGroupOwner("role")
+        self._wanted_role = ""
+        self._following_role = False
 
     async def start(self) -> None:
         """Resume the membership on disk, if any."""
@@ -94,17 +103,19 @@ class NodeService:
 
     async def stop(self) -> None:
         """Stop what runs; containers and the data plane stay."""
+        await self._roles.stop()
         await self._halt()
         await self._engine.close()
 
     async def info(self) -> NodeInfo:
         """What this node is at the moment."""
         membership = self._membership
+        trouble = self._manager.trouble if self._manager is not None else ""
         here = NodeInfo(
             local_state="pending" if self._pending else "inactive",
             engine=self._engine_url,
             version=version("pyswarm"),
-            error=self._error,
+            error=self._error or (f"the manager does not run: {trouble}" if trouble else ""),
         )
         if membership is None:
             return here
@@ -122,8 +133,8 @@ class NodeService:
     async def init(self, options: InitOptions) -> str:
         """Start a new cluster with this node as its first manager."""
         async with self._changing:
-            if options.force_new_cluster:
-                raise FailedPrecondition("--force-new-cluster is not supported by this version of pyswarm")
+            if options.force_new_cluster and self._membership is not None:
+                return await self._force_new_cluster(self._membership, options)
             self._refuse_member()
             check_root()
             own_etcd = not check_etcd_endpoints(options.etcd_endpoints)
@@ -194,12 +205,10 @@ class NodeService:
                 raise AlreadyMember("This node is not part of a swarm")
             if membership.role == "manager":
                 if not force:
-                    raise AlreadyMember(
-                        "You are attempting to leave the swarm on a node that is participating as a manager. "
-                        "Removing this node leaves the swarm with one manager fewer; the last manager takes the "
-                        "whole swarm with it. Use `--force` to leave all the same."
-                    )
-                await self._leave_raft(membership)
+                    identity = TLSIdentity.load(self._folders.certs)
+                    raise AlreadyMember(leave_refusal(await managers_by_reach(identity, membership)))
+                if self._manager is not None:
+                    await leave_raft(TLSIdentity.load(self._folders.certs), membership)
             warning = ""
             if self._member is not None:
                 others = [addr for addr in membership.managers if addr != membership.manager_addr]
@@ -208,6 +217,32 @@ class NodeService:
             self._forget()
             log.info("left the swarm", node=membership.node_id, cluster=membership.cluster_id)
             return warning
+
+    async def _force_new_cluster(self, membership: Membership, options: InitOptions) -> str:
+        """Make this manager the only one of its swarm. Interrupted at any point, it can be asked for again."""
+        if membership.role != "manager":
+            raise NotAManager(_WORKER)
+        rescued = rescued_membership(membership, options)
+        await self._halt()
+        save_membership(self._folders, rescued)
+        self._membership = rescued
+        order = RescueOrder(id=new_id(), addr=rescued.advertise_addr)
+        write_durably(self._folders.rescue_order, msgspec.msgpack.encode(order))
+        log.warning("making this manager the only one of its swarm", node=membership.node_id)
+        await self._run(rescued)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await until_ready(TLSIdentity.load(self._folders.certs), rescued, lambda: self._error)
+                if rescued.advertise_addr != membership.advertise_addr and self._renewal is not None:
+                    # etcd's members know one another by the address in the certificate.
+                    await self._renewal.renew()
+                await self._session_ready()
+        except TimeoutError as exc:
+            raise Unavailable(
+                f"the manager did not become ready within {READY_TIMEOUT_S:g} s; it goes on trying, and the "
+                "daemon's log says why"
+            ) from exc
+        return membership.node_id
 
     async def _clean_host(self, data_path_port: int) -> None:
         """Remove what an earlier membership left, so that it is not in the way of a new one."""
@@ -231,7 +266,7 @@ class NodeService:
             await self._run(membership)
             async with asyncio.timeout(READY_TIMEOUT_S):
                 if membership.role == "manager":
-                    await self._manager_ready(membership, identity)
+                    await until_ready(identity, membership, lambda: self._error)
                 await self._session_ready()
         except TimeoutError as exc:
             if not founding:
@@ -261,6 +296,7 @@ class NodeService:
                 self._manager_args,
                 self._folders.run / "manager.pid",
                 on_fatal=self._fatal,
+                failure_file=self._folders.manager_failure,
             )
             self._manager.start()
         self._figures.registry = CollectorRegistry()
@@ -272,6 +308,7 @@ class NodeService:
             clock=self._clock,
             registry=self._figures.registry,
             on_managers=self._managers_changed,
+            on_role=self._role_told,
             on_failure=self._on_failure,
         )
         await self._member.start()
@@ -312,20 +349,9 @@ class NodeService:
             "--listen", membership.listen_addr,
             "--advertise", membership.manager_addr,
             "--metrics-socket", str(self._folders.run / "manager-metrics.sock"),
+            "--failure-file", str(self._folders.manager_failure),
             *(arg for addr in membership.managers for arg in ("--peer", addr)),
         )  # fmt: skip
-
-    async def _manager_ready(self, membership: Membership, identity: TLSIdentity) -> None:
-        async with identity.channel(membership.manager_addr, expect=membership.node_id) as channel:
-            stub = control_pb2_grpc.ControlStub(channel)
-            while True:
-                if self._error:
-                    raise Unavailable(self._error)
-                try:
-                    await stub.Get(control_pb2.GetRequest(kind="cluster"), timeout=5.0)
-                    return
-                except grpc.aio.AioRpcError:
-                    await asyncio.sleep(POLL_S)
 
     async def _session_ready(self) -> None:
         while self._member is None or not self._member.agent.connected:
@@ -333,31 +359,72 @@ class NodeService:
                 raise Unavailable(self._error)
             await asyncio.sleep(POLL_S)
 
-    async def _leave_raft(self, membership: Membership) -> None:
-        """Ask the others to count this manager out, so that it does not stand in their quorum. Best effort."""
-        if self._manager is None:
-            return
-        identity = TLSIdentity.load(self._folders.certs)
-        try:
-            async with identity.channel(membership.manager_addr, expect=membership.node_id) as channel:
-                await raft_pb2_grpc.RaftStub(channel).Leave(raft_pb2.RaftLeaveRequest(force=True), timeout=10.0)
-        except grpc.aio.AioRpcError as exc:
-            log.warning("left without telling the other managers", reason=exc.details())
-
     def _managers_changed(self, managers: Sequence[str]) -> None:
         membership = self._membership
         if membership is None or membership.managers == tuple(managers):
             return
         self._membership = msgspec.structs.replace(membership, managers=tuple(managers))
-        save_membership(self._folders, self._membership)
+        try:
+            save_membership(self._folders, self._membership)
+        except OSError as exc:
+            # Kept in memory; a full disk is no reason to give up the session that brought the list.
+            log.warning("the list of managers is not saved", reason=exc.strerror)
 
     def _renewed(self, identity: TLSIdentity) -> None:
         if self._member is not None:
             self._member.set_identity(identity)
-        if self._manager is not None:
+        if self._manager is not None and identity.role == "manager":
             # Its listeners show the certificate they were started with. Managers renew at random moments, so that
             # the others go on meanwhile.
             self._manager.restart()
+
+    def _role_told(self, role: str) -> None:
+        """The leader says what this node is; a role is changed by promoting and demoting."""
+        self._wanted_role = role
+        if self._membership is not None and self._membership.role != role and not self._following_role:
+            self._following_role = True
+            self._roles.spawn(self._follow_role(), "follow")
+
+    async def _follow_role(self) -> None:
+        try:
+            while not await self._settle_role():
+                await self._clock.sleep(ROLE_RETRY_S)
+        finally:
+            self._following_role = False
+
+    async def _settle_role(self) -> bool:
+        """Become what the leader said, with a certificate that says it too. False: to be tried again."""
+        async with self._changing:
+            membership, role = self._membership, self._wanted_role
+            if membership is None or membership.role == role or self._renewal is None:
+                return True
+            try:
+                if role == "manager":
+                    check_programs(manager=True)
+                    check_ports(manager=True)
+                if not await self._renewal.renew(role):
+                    return False
+                await self._become(msgspec.structs.replace(membership, role=role))
+            except PyswarmError as exc:
+                log.warning("the role does not change yet", role=role, reason=str(exc))
+                return False
+            log.info("the role has changed", role=role)
+            return True
+
+    async def _become(self, membership: Membership) -> None:
+        """Run with another role. A manager's data is never taken up again: its log goes on without it."""
+        await self._halt()
+        if membership.role == "manager":
+            self._remove_manager_data()
+        save_membership(self._folders, membership)
+        self._membership = membership
+        if membership.role != "manager":
+            self._remove_manager_data()
+        await self._run(membership)
+
+    def _remove_manager_data(self) -> None:
+        for folder in (self._folders.manager, self._folders.etcd):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _fatal(self, text: str) -> None:
         self._error = text

@@ -66,7 +66,11 @@ class CertificateRenewal:
             while not await self._renew(identity):
                 await self._clock.sleep(RETRY_S)
 
-    async def _renew(self, identity: TLSIdentity) -> bool:
+    async def renew(self, role: str = "") -> bool:
+        """Renew now; with ``role``, only a certificate of that role will do. Whether it worked."""
+        return await self._renew(TLSIdentity.load(self._folders.certs), role)
+
+    async def _renew(self, identity: TLSIdentity, role: str = "") -> bool:
         key_pem, csr_pem = new_key_and_request()
         for addr in self._managers():
             try:
@@ -78,6 +82,9 @@ class CertificateRenewal:
                 log.warning("certificate not renewed; trying the next manager", manager=addr, reason=exc.details())
                 continue
             renewed = TLSIdentity(reply.root_ca_pem, reply.certificate_pem, key_pem)
+            if role and renewed.role != role:
+                log.info("a manager has not heard of this node's new role yet", manager=addr, role=role)
+                continue
             await asyncio.to_thread(renewed.save, self._folders.certs)
             self._on_renewed(renewed)
             log.info("certificate renewed", manager=addr)

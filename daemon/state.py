@@ -48,6 +48,16 @@ class Folders:
         return self.manager / "bootstrap.msgpack"
 
     @property
+    def rescue_order(self) -> Path:
+        """The order to make this manager the only one, until it is carried out."""
+        return self.manager / "force-new-cluster"
+
+    @property
+    def manager_failure(self) -> Path:
+        """Why the manager process ended last, in its own words."""
+        return self.run / "manager.failed"
+
+    @property
     def etcd(self) -> Path:
         """etcd's data, derived from the store."""
         return self.data / "etcd"

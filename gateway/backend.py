@@ -57,6 +57,11 @@ class Backend:
         """The local manager; raises NotAManager."""
         return await self._access.control(info)
 
+    async def reader(self, request: web.Request, info: NodeInfo | None = None) -> Control:
+        """The local manager for a list; with ``stale`` in the query it answers even if nobody leads."""
+        control = await self.control(info)
+        return control.reading(stale=True) if flag(request, "stale") else control
+
     async def forward(self, request: web.Request, body: bytes | None = None) -> web.StreamResponse:
         """Let the engine answer."""
         info = await self.node.info()

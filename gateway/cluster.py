@@ -7,7 +7,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pyswarm.common.errors import NotAManager
+from pyswarm.common.errors import NotAManager, Unavailable
 from pyswarm.common.nodecontrol import NodeControl, NodeInfo
 from pyswarm.gateway.ports import Control
 
@@ -37,6 +37,8 @@ class ClusterAccess:
             info = await self.node.info()
         if info.is_manager:
             return await self._connect(info)
+        if info.local_state == "error" and info.role == "manager":
+            raise Unavailable(info.error)
         raise NotAManager(WORKER if info.local_state == "active" else NO_SWARM)
 
 

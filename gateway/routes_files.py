@@ -21,7 +21,7 @@ async def _body(request: web.Request, kind: FileKind) -> object:
 async def list_secrets(request: web.Request) -> web.Response:
     """All secrets."""
     wanted = filters.parse(request.query.get("filters"), filters.FILES)
-    control = await request.app[BACKEND].control()
+    control = await request.app[BACKEND].reader(request)
     return json_response([views.secret(secret) for secret in await control.list_secrets(wanted)])
 
 
@@ -56,7 +56,7 @@ async def remove_secret(request: web.Request) -> web.Response:
 async def list_configs(request: web.Request) -> web.Response:
     """All configs."""
     wanted = filters.parse(request.query.get("filters"), filters.FILES)
-    control = await request.app[BACKEND].control()
+    control = await request.app[BACKEND].reader(request)
     return json_response([views.config(config) for config in await control.list_configs(wanted)])
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from pyswarm.common.errors import InvalidArgument, NotAManager, NotFound, PermissionDenied, PyswarmError
 from pyswarm.common.types import Network
 from pyswarm.gateway import filters, views
-from pyswarm.gateway.backend import BACKEND, Backend, Route, json_response
+from pyswarm.gateway.backend import BACKEND, Backend, Route, flag, json_response
 from pyswarm.gateway.fields import decode_json, not_supported
 from pyswarm.gateway.ports import Control
 from pyswarm.gateway.specs import network_spec
@@ -52,6 +52,8 @@ async def listing(request: web.Request) -> web.Response:
     text = request.query.get("filters")
     wanted = filters.parse(text, filters.NETWORKS)
     control = await _control(backend)
+    if control is not None and flag(request, "stale"):
+        control = control.reading(stale=True)
     found: list[dict[str, Any]] = []
     if control is not None and "dangling" not in wanted:
         found = [views.network(n) for n in await control.list_networks(wanted)]

@@ -12,7 +12,7 @@ from pyswarm.gateway.specs import node_spec
 async def listing(request: web.Request) -> web.Response:
     """All nodes."""
     wanted = filters.parse(request.query.get("filters"), filters.NODES)
-    control = await request.app[BACKEND].control()
+    control = await request.app[BACKEND].reader(request)
     tls = tls_info((await control.get_cluster()).root_ca_cert)
     return json_response([views.node(node, tls) for node in await control.list_nodes(wanted)])
 

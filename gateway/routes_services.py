@@ -17,7 +17,7 @@ from pyswarm.gateway.specs import service_spec
 async def listing(request: web.Request) -> web.Response:
     """All services; with ``status`` also how many of their tasks run."""
     wanted = filters.parse(request.query.get("filters"), filters.SERVICES)
-    control = await request.app[BACKEND].control()
+    control = await request.app[BACKEND].reader(request)
     services = await control.list_services(wanted)
     if not flag(request, "status"):
         return json_response([views.service(service) for service in services])
@@ -69,7 +69,7 @@ async def tasks(request: web.Request) -> web.Response:
     backend = request.app[BACKEND]
     wanted = filters.parse(request.query.get("filters"), filters.TASKS)
     info = await backend.node.info()
-    control = await backend.control(info)
+    control = await backend.reader(request, info)
     if "node" in wanted:
         wanted["node"] = [info.node_id if ref == "self" else ref for ref in wanted["node"]]
     found = await control.list_tasks(wanted)

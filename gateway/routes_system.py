@@ -8,8 +8,18 @@ from aiohttp import web
 
 from pyswarm.common.errors import PyswarmError
 from pyswarm.common.nodecontrol import NodeInfo
+from pyswarm.common.types import Cluster, Node
 from pyswarm.gateway import views
-from pyswarm.gateway.backend import API_VERSION, BACKEND, MIN_API_VERSION, VERSION, Backend, Route, json_response
+from pyswarm.gateway.backend import (
+    API_VERSION,
+    BACKEND,
+    MIN_API_VERSION,
+    VERSION,
+    Backend,
+    Route,
+    flag,
+    json_response,
+)
 from pyswarm.gateway.cluster import tls_info
 
 #: ``/info`` is what people look at when something is wrong, so it does not wait long for what is.
@@ -50,7 +60,9 @@ async def info(request: web.Request) -> web.Response:
     """The engine's state with the cluster's in place of its own swarm mode."""
     backend = request.app[BACKEND]
     node = await backend.node.info()
-    engine, swarm = await asyncio.gather(_engine_info(backend, node), _swarm_info(backend, node))
+    engine, swarm = await asyncio.gather(
+        _engine_info(backend, node), _swarm_info(backend, node, stale=flag(request, "stale"))
+    )
     return json_response({**engine, "Swarm": swarm})
 
 
@@ -61,7 +73,7 @@ async def _engine_info(backend: Backend, node: NodeInfo) -> dict[str, Any]:
         return {"OSType": "linux", "Warnings": [f"WARNING: {exc}"]}
 
 
-async def _swarm_info(backend: Backend, node: NodeInfo) -> dict[str, Any]:
+async def _swarm_info(backend: Backend, node: NodeInfo, *, stale: bool) -> dict[str, Any]:
     swarm: dict[str, Any] = {
         "NodeID": node.node_id,
         "NodeAddr": node.addr,
@@ -73,12 +85,15 @@ async def _swarm_info(backend: Backend, node: NodeInfo) -> dict[str, Any]:
     if not node.is_manager:
         return swarm
     try:
-        async with asyncio.timeout(_CLUSTER_TIMEOUT_S):
-            control = await backend.control(node)
-            cluster, nodes = await asyncio.gather(control.get_cluster(), control.list_nodes())
+        cluster, nodes = await _cluster_and_nodes(backend, node, stale)
     except (PyswarmError, TimeoutError) as exc:
-        swarm["Error"] = str(exc) or "the cluster does not answer"
-        return swarm
+        swarm["Error"] = node.error or str(exc) or "the cluster does not answer"
+        if stale:
+            return swarm
+        try:
+            cluster, nodes = await _cluster_and_nodes(backend, node, stale=True)
+        except (PyswarmError, TimeoutError):
+            return swarm
     managers = [n for n in nodes if n.manager_status is not None]
     swarm["RemoteManagers"] = [
         {"NodeID": n.id, "Addr": n.manager_status.addr} for n in managers if n.manager_status is not None
@@ -87,6 +102,12 @@ async def _swarm_info(backend: Backend, node: NodeInfo) -> dict[str, Any]:
     swarm["Managers"] = len(managers)
     swarm["Cluster"] = views.cluster_info(cluster, tls_info(cluster.root_ca_cert))
     return swarm
+
+
+async def _cluster_and_nodes(backend: Backend, node: NodeInfo, stale: bool) -> tuple[Cluster, list[Node]]:
+    async with asyncio.timeout(_CLUSTER_TIMEOUT_S):
+        control = (await backend.control(node)).reading(stale=stale, timeout_s=_CLUSTER_TIMEOUT_S)
+        return await asyncio.gather(control.get_cluster(), control.list_nodes())
 
 
 ROUTES = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 
 from pyswarm.common.clock import SystemClock
-from pyswarm.common.errors import PyswarmError, Unavailable
+from pyswarm.common.errors import FailedPrecondition, PyswarmError, Unavailable
 from pyswarm.common.filelock import take_lock
 from pyswarm.common.log import configure_logging, get_logger
 from pyswarm.common.metrics import new_registry, serve_child_metrics
@@ -34,6 +34,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--advertise", required=True, help="ip:port under which other managers reach this one")
     parser.add_argument("--metrics-socket", required=True)
     parser.add_argument("--peer", action="append", default=[], help="ip:port of a manager known to the daemon")
+    parser.add_argument("--failure-file", required=True, help="where to say why this process cannot run")
     parser.add_argument("--parent-pipe", type=int, required=True)
     return parser.parse_args(argv)
 
@@ -50,10 +51,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         uvloop.run(run(args))
     except Unavailable as exc:
         log.error("manager cannot run now", reason=str(exc))
+        _tell(args.failure_file, exc)
         sys.exit(1)
     except PyswarmError as exc:
         log.error("manager cannot run", reason=str(exc))
+        _tell(args.failure_file, exc)
         sys.exit(EXIT_FATAL)
+
+
+def _tell(path: str, exc: PyswarmError) -> None:
+    """Leave the reason for the daemon, which shows it to people who ask."""
+    try:
+        Path(path).write_text(str(exc))
+    except OSError as failure:
+        log.error("the reason cannot be left for the daemon", path=path, reason=failure.strerror)
 
 
 async def run(args: argparse.Namespace) -> None:
@@ -70,7 +81,10 @@ async def run(args: argparse.Namespace) -> None:
         stop.set()
 
     data_dir = Path(args.data_dir)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise FailedPrecondition(f"cannot create the folder {data_dir}: {exc.strerror}") from exc
     lock = await take_lock(data_dir / "lock", "manager")
     registry = new_registry("manager")
     metrics = await serve_child_metrics(registry, args.metrics_socket)

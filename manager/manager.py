@@ -1,7 +1,7 @@
 """The manager: its parts, and the order in which they start and stop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,11 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from pyswarm.common.clock import Clock
-from pyswarm.common.errors import NotLeader, PyswarmError, Unavailable
+from pyswarm.common.errors import FailedPrecondition, NotLeader, PyswarmError, Unavailable
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity, write_durably
+from pyswarm.manager import rescue
 from pyswarm.manager.allocator import Allocator
 from pyswarm.manager.bootstrap import load_bootstrap, store_bootstrap
 from pyswarm.manager.ca.service import CAServicer
@@ -21,12 +22,13 @@ from pyswarm.manager.dispatcher import Dispatcher, DispatcherServicer
 from pyswarm.manager.dispatcher.withdrawals import Withdrawals
 from pyswarm.manager.etcd import EtcdManagement
 from pyswarm.manager.events import EventFeed, EventsServicer
+from pyswarm.manager.group import ManagerGroup, RoleKeeper
 from pyswarm.manager.joining import JoinServer, Leadership
 from pyswarm.manager.leader import LeaderComponents
 from pyswarm.manager.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.orchestrator import ReplicatedOrchestrator, TaskReaper
-from pyswarm.manager.peers import PeerNetwork
-from pyswarm.manager.raft import Member, RaftConfig, RaftNode
+from pyswarm.manager.peers import GENERATION_KEY, PeerNetwork, check_generation
+from pyswarm.manager.raft import Generation, Member, RaftConfig, RaftNode, parse_generation
 from pyswarm.manager.raftservice import RaftServicer
 from pyswarm.manager.scheduler import Scheduler
 from pyswarm.manager.state import Store
@@ -78,10 +80,13 @@ class Manager:
         self._registry = registry
         self._on_failure = on_failure
         self._owner = TaskGroupOwner("manager")
-        self._peers = PeerNetwork(identity)
+        self._peers = PeerNetwork(identity, lambda: self._generation)
+        self._peers.on_left_behind = on_failure
         self._store = Store(clock)
         StoreMetrics(self._store, registry)
         self._bootstrap_path = config.data_dir / "bootstrap.msgpack"
+        self._rescue_path = config.data_dir / "force-new-cluster"
+        self._joining_generation = Generation()
         # Until this file is there, a start that was interrupted half-way asks to be counted in again.
         self._counted_in = config.data_dir / "counted-in"
         self._server: grpc.aio.Server | None = None
@@ -93,6 +98,7 @@ class Manager:
     async def start(self) -> None:
         """Open the log, listen, and take part. Raises PyswarmError when that is impossible."""
         self._peers.start()
+        order = self._rescue_order()
         members = await self._initial_members()
         raft = RaftNode(
             RaftConfig(
@@ -100,6 +106,8 @@ class Manager:
                 node_id=self._identity.node_id,
                 addr=self._config.advertise,
                 cluster_id=self._identity.cluster_id,
+                generation=self._joining_generation,
+                force_new_cluster=order.id if order is not None else "",
             ),
             self._store,
             self._peers,
@@ -112,6 +120,7 @@ class Manager:
         self._peers.on_disconnected = raft.peer_disconnected
         self._store.bind(raft.propose)
         await raft.start()
+        group = ManagerGroup(self._store, raft, self._peers.is_connected)
         withdrawals = Withdrawals(self._clock)
         etcd = EtcdManagement(
             self._store, self._identity, raft, self._clock, self._registry, on_synced=withdrawals.synced
@@ -143,11 +152,12 @@ class Manager:
                 ("orchestrator", ReplicatedOrchestrator(self._store, self._clock)),
                 ("reaper", TaskReaper(self._store, self._clock)),
                 ("etcd", etcd),
+                ("roles", RoleKeeper(self._store, group, self._clock)),
             ),
             prepare=self._prepare_leadership,
         )
         raft.on_leadership(self._leadership_changed)
-        await self._listen(raft, dispatcher, logs, events)
+        await self._listen(raft, group, dispatcher, logs, events)
         if members is not None:
             await self._confirm(members)
 
@@ -173,14 +183,31 @@ class Manager:
             return
         self._owner.spawn(leader.start(term) if leads else leader.stop(), "leadership")
 
+    @property
+    def _generation(self) -> Generation:
+        return self._raft.generation if self._raft is not None else Generation()
+
+    def _rescue_order(self) -> rescue.RescueOrder | None:
+        order = rescue.load_order(self._rescue_path)
+        if order is not None and not self._counted_in.exists():
+            self._rescue_path.unlink()
+            raise FailedPrecondition(
+                "this manager has nothing of the swarm yet: it never became a full member. "
+                "Run --force-new-cluster on another manager"
+            )
+        return order
+
     async def _prepare_leadership(self) -> None:
         await store_bootstrap(self._store, self._bootstrap_path)
+        await rescue.carry_out(self._store, self._rescue_path, self._identity.node_id, self._config.advertise)
         if self._store.view.cluster is None:
             raise Unavailable("the store holds no cluster")
 
-    async def _listen(self, raft: RaftNode, dispatcher: Dispatcher, logs: LogBroker, events: EventFeed) -> None:
+    async def _listen(
+        self, raft: RaftNode, group: ManagerGroup, dispatcher: Dispatcher, logs: LogBroker, events: EventFeed
+    ) -> None:
         interceptor = RoleInterceptor(
-            self._identity.cluster_id, is_removed=self._is_removed, role_of=self._role_of
+            self._identity.cluster_id, is_removed=self._is_removed, role_of=self._role_of, guard=self._guard
         )
         server = grpc.aio.server(interceptors=(interceptor,), options=SERVER_OPTIONS)
         self._control = ControlServicer(
@@ -189,7 +216,7 @@ class Manager:
             self._identity,
             clock=self._clock,
             registry=self._registry,
-            count_out=lambda node_id: raft.remove_member(node_id, CONFIRM_TIMEOUT_S),
+            managers=group,
         )
         control_pb2_grpc.add_ControlServicer_to_server(self._control, server)
         dispatcher_pb2_grpc.add_DispatcherServicer_to_server(DispatcherServicer(dispatcher), server)
@@ -214,6 +241,10 @@ class Manager:
         await join_server.start(host, int(port) + 1)
         self._join_server = join_server
 
+    def _guard(self, method: str, metadata: Mapping[str, str]) -> None:
+        if method == "/pyswarm.v1.Raft/Stream":
+            check_generation(metadata.get(GENERATION_KEY, ""), self._generation)
+
     def _is_removed(self, node_id: str) -> bool:
         cluster = self._store.view.cluster
         return cluster is not None and node_id in cluster.removed_nodes
@@ -229,6 +260,7 @@ class Manager:
         if load_bootstrap(self._bootstrap_path) is not None:
             return (Member(self._identity.node_id, self._config.advertise),)
         reply = await self._ask_to_join(self._config.peers, confirm=False, timeout_s=CONFIRM_TIMEOUT_S)
+        self._joining_generation = parse_generation(reply.generation)
         return tuple(Member(m.node_id, m.addr) for m in reply.members)
 
     async def _confirm(self, members: Sequence[Member]) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from pyswarm.common.errors import FailedPrecondition, NotLeader, PermissionDenied, Unavailable
 from pyswarm.common.log import get_logger
 from pyswarm.common.tls import TLSIdentity, peer_identity
-from pyswarm.common.types import NodeRole
+from pyswarm.common.types import ManagerStatus, NodeRole
 from pyswarm.manager.peers import PeerReceiver
 from pyswarm.manager.raft import Member, RaftNode
 from pyswarm.manager.state import Store, Transaction
@@ -52,8 +52,10 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
         if request.confirm:
             members = await self._raft.add_member(Member(node_id, request.addr), CHANGE_TIMEOUT_S)
             log.info("manager counted in", node=node_id, addr=request.addr, managers=len(members))
+            await self._store.update(lambda tx: _now_a_manager(tx, node_id, request.addr), reason="manager joins")
         return raft_pb2.RaftJoinReply(
-            members=[raft_pb2.RaftMember(node_id=m.node_id, addr=m.addr) for m in members]
+            members=[raft_pb2.RaftMember(node_id=m.node_id, addr=m.addr) for m in members],
+            generation=self._raft.generation.encoded,
         )
 
     async def Leave(self, request: raft_pb2.RaftLeaveRequest, context: Any) -> Any:
@@ -108,3 +110,10 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
         if not self._raft.is_leader:
             leader = self._raft.leader
             raise NotLeader(leader.addr if leader else "", leader.node_id if leader else "")
+
+
+def _now_a_manager(tx: Transaction, node_id: str, addr: str) -> None:
+    """A node that was promoted shows as a manager once it is one."""
+    node, status = tx.view.nodes.get(node_id), ManagerStatus(addr=addr)
+    if node is not None and node.spec.role is NodeRole.MANAGER and node.manager_status != status:
+        tx.update(msgspec.structs.replace(node, manager_status=status))

@@ -1,14 +1,14 @@
 """Who may call what on the cluster's port, in one table, and the interceptor that holds every call to it."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from pyswarm.common.errors import PermissionDenied
+from pyswarm.common.errors import PermissionDenied, PyswarmError
 from pyswarm.common.tls import PeerIdentity, peer_identity
 from pyswarm.proto.errors import abort_with
 
@@ -60,7 +60,8 @@ class RoleInterceptor(_Interceptor):
 
     ``is_removed`` tells of a node that was removed from the cluster; its certificate has not run out yet.
     ``role_of`` is the role a node has now, None while that is not known: a manager that became a worker keeps a
-    manager's certificate for a while, but none of its rights.
+    manager's certificate for a while, but none of its rights. ``guard`` sees method and metadata of each call of
+    this cluster's nodes first, and may refuse it with a PyswarmError of its own.
     """
 
     def __init__(
@@ -68,14 +69,17 @@ class RoleInterceptor(_Interceptor):
         cluster_id: str,
         is_removed: Callable[[str], bool],
         role_of: Callable[[str], str | None] = lambda _node_id: None,
+        guard: Callable[[str, Mapping[str, str]], None] = lambda _method, _metadata: None,
     ) -> None:
         self._cluster_id = cluster_id
         self._is_removed = is_removed
         self._role_of = role_of
+        self._guard = guard
 
-    def _check(self, method: str, peer: PeerIdentity) -> None:
+    def _check(self, method: str, peer: PeerIdentity, metadata: Mapping[str, str]) -> None:
         if peer.cluster_id != self._cluster_id:
             raise PermissionDenied("the certificate is of another swarm")
+        self._guard(method, metadata)
         if self._is_removed(peer.node_id):
             raise PermissionDenied(f"node {peer.node_id} was removed from the swarm")
         for role in (peer.role, self._role_of(peer.node_id) or peer.role):
@@ -84,8 +88,9 @@ class RoleInterceptor(_Interceptor):
 
     async def _admit(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         try:
-            self._check(method, peer_identity(context))
-        except PermissionDenied as exc:
+            metadata: Any = dict(context.invocation_metadata() or ())
+            self._check(method, peer_identity(context), metadata)
+        except PyswarmError as exc:
             await abort_with(context, exc)
 
     async def intercept_service(

@@ -1,11 +1,12 @@
 """What the leader does for each call: look, check, and commit one transaction.
 
-Reads wait at Raft's read barrier first, so that they see everything acknowledged before they were asked.
+Reads wait at Raft's read barrier first, so that they see everything acknowledged before they were asked; those
+that may be stale do not, and any manager answers them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -29,6 +30,7 @@ from pyswarm.common.types import (
     NetworkAttachmentConfig,
     NetworkSpec,
     Node,
+    NodeRole,
     NodeSpec,
     NodeState,
     Object,
@@ -52,14 +54,31 @@ from pyswarm.manager.state import Store, Stored, Transaction, View
 
 T = TypeVar("T", bound=Object)
 
-#: Takes a manager out of Raft's members; returns once that is committed.
-CountOut = Callable[[str], Awaitable[object]]
-
 #: How long the removal of a network waits for tasks that are stopping; Docker's grace period is half of it.
 STOPPING_PATIENCE_S = 20.0
 STOPPING_POLL_S = 0.25
 #: What is kept of a caller's patience for the commit itself.
 COMMIT_RESERVE_S = 1.0
+
+
+class Managers(Protocol):
+    """Raft's members, as ``manager.group.ManagerGroup`` knows them."""
+
+    def is_reachable(self, node_id: str) -> bool:
+        """Whether this manager reaches that one."""
+        ...
+
+    def require_spare(self, node_id: str) -> None:
+        """Raise FailedPrecondition when the others could not decide without it."""
+        ...
+
+    async def remove(self, node_id: str) -> None:
+        """Count it out; the leader itself hands over and raises NotLeader."""
+        ...
+
+    def no_leader(self) -> str:
+        """Why nothing can be decided now."""
+        ...
 
 
 class Actions:
@@ -71,18 +90,17 @@ class Actions:
         store: Store,
         raft: RaftLeadership,
         clock: Clock,
-        is_reachable: Callable[[str], bool] | None = None,
-        count_out: CountOut | None = None,
+        managers: Managers | None = None,
     ) -> None:
         self._store = store
         self._raft = raft
         self._clock = clock
-        self._is_reachable = is_reachable
-        self._count_out = count_out
+        self._managers = managers
 
-    async def get(self, kind: str, ref: str) -> Object:
+    async def get(self, kind: str, ref: str, *, stale: bool = False) -> Object:
         """One object by id, name or id prefix; ``cluster`` needs no reference."""
-        await self._raft.read_barrier()
+        if not stale:
+            await self._raft.read_barrier()
         view = self._store.view
         if kind == "service":
             return view.services.find(ref)
@@ -100,9 +118,12 @@ class Actions:
             return view.configs.find(ref)
         raise InvalidArgument(f'there are no objects of kind "{kind}"')
 
-    async def list(self, kind: str, wanted: Mapping[str, Sequence[str]]) -> Sequence[Stored]:
+    async def list(
+        self, kind: str, wanted: Mapping[str, Sequence[str]], *, stale: bool = False
+    ) -> Sequence[Stored]:
         """The objects of ``kind`` that pass the filters, oldest first."""
-        await self._raft.read_barrier()
+        if not stale:
+            await self._raft.read_barrier()
         found = filters.select(self._store.view, kind, wanted)
         return [self._shown_node(obj) if isinstance(obj, Node) else obj for obj in found]
 
@@ -112,10 +133,10 @@ class Actions:
             return node
         leader = self._raft.leader
         leads = leader is not None and leader.node_id == node.id
-        if self._is_reachable is not None:
-            reachable = leads or self._is_reachable(node.id)
-        else:
-            reachable = leads or node.status.state is not NodeState.DOWN
+        # A follower has streams to its leader only; without one it asks all for their votes.
+        knows = self._managers is not None and (self._raft.is_leader or leader is None)
+        connected = self._managers is None or not knows or self._managers.is_reachable(node.id)
+        reachable = leads or (connected and node.status.state is not NodeState.DOWN)
         status = replace(
             node.manager_status, leader=leads, reachability="reachable" if reachable else "unreachable"
         )
@@ -233,18 +254,37 @@ class Actions:
         await self._store.update(build, reason="network remove")
 
     async def update_node(self, ref: str, version: int, spec: NodeSpec) -> Node:
-        """Set a node's availability and labels."""
+        """Set a node's availability, labels and role. A node that is demoted is counted out of Raft's members."""
+        validate.check_node(spec)
+        demoted = await self._prepare_demotion(ref, version, spec)
 
         def build(tx: Transaction) -> Node:
             node = tx.view.nodes.find(ref)
-            validate.check_node(node.spec, spec)
             _require_version(node, version)
-            changed = replace(node, spec=spec)
+            # One that is promoted is a manager's in all respects once it has been counted in.
+            status = node.manager_status if spec.role is NodeRole.MANAGER else None
+            changed = replace(node, spec=spec, manager_status=status)
             tx.update(changed)
             return changed
 
         built = await self._store.update(build, reason="node update")
+        if demoted and self._managers is not None:
+            await self._managers.remove(demoted)
         return self._shown_node(self._store.view.nodes.get(built.id) or built)
+
+    async def _prepare_demotion(self, ref: str, version: int, spec: NodeSpec) -> str:
+        """The id of the manager that ``spec`` demotes, if any. Refuses what would cost the quorum; a leader that
+        is itself demoted hands over, and raises NotLeader for the call to go on with its successor."""
+        await self._raft.read_barrier()
+        node = self._store.view.nodes.find(ref)
+        if self._managers is None or spec.role is NodeRole.MANAGER or node.spec.role is not NodeRole.MANAGER:
+            return ""
+        _require_version(node, version)
+        self._managers.require_spare(node.id)
+        leader = self._raft.leader
+        if leader is not None and leader.node_id == node.id:
+            await self._managers.remove(node.id)
+        return node.id
 
     async def remove_node(self, ref: str, *, force: bool) -> None:
         """Forget a node: its certificate is refused from then on, its tasks are given up in the same step."""
@@ -253,7 +293,7 @@ class Actions:
 
         def build(tx: Transaction) -> None:
             node = tx.view.nodes.find(ref)
-            if node.manager_status is not None and node.id != counted_out:
+            if _is_manager(node) and node.id != counted_out:
                 raise FailedPrecondition(_still_a_manager(node))
             if node.status.state is not NodeState.DOWN and not force:
                 raise FailedPrecondition(f"node {node.id} is not down and can't be removed")
@@ -283,10 +323,11 @@ class Actions:
         """
         await self._raft.read_barrier()
         node = self._store.view.nodes.find(ref)
-        lost = node.manager_status is not None and node.status.state is NodeState.DOWN
-        if not (force and lost) or self._count_out is None:
+        lost = _is_manager(node) and node.status.state is NodeState.DOWN
+        if not (force and lost) or self._managers is None:
             return ""
-        await self._count_out(node.id)
+        self._managers.require_spare(node.id)
+        await self._managers.remove(node.id)
         return node.id
 
     async def update_cluster(
@@ -319,9 +360,12 @@ class Actions:
 def _still_a_manager(node: Node) -> str:
     return (
         f"node {node.id} is a cluster manager and is a member of the raft cluster. "
-        "A manager leaves by itself ('pyswarm swarm leave --force' on that node); one that is down for good is "
-        "removed with --force"
+        "It must be demoted to worker before removal; one that is down for good may also be removed with --force"
     )
+
+
+def _is_manager(node: Node) -> bool:
+    return node.spec.role is NodeRole.MANAGER or node.manager_status is not None
 
 
 def _cluster(view: View) -> Cluster:

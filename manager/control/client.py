@@ -3,6 +3,7 @@
 It imports only ``proto`` and ``common``, so that the gateway stays as small as it is.
 """
 
+import copy
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -61,6 +62,15 @@ class ControlClient:
         self._clock = clock or SystemClock()
         self._patience_s = patience_s
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._stale = False
+        self._timeout_s = TIMEOUT_S
+
+    def reading(self, *, stale: bool = False, timeout_s: float = TIMEOUT_S) -> "ControlClient":
+        """The same client for reads with another time limit; stale ones are answered by any manager, leader or
+        not, with what it knows."""
+        reader = copy.copy(self)
+        reader._stale, reader._timeout_s = stale, timeout_s
+        return reader
 
     async def close(self) -> None:
         """Close all connections; the next call opens new ones."""
@@ -209,13 +219,15 @@ class ControlClient:
                 yield [msgspec.msgpack.decode(event, type=ClusterEvent) for event in message.events]
 
     async def _get(self, kind: str, ref: str, of: type[T]) -> T:
-        reply = await self._call("Get", control_pb2.GetRequest(kind=kind, ref=ref), repeatable=True)
+        reply = await self._call(
+            "Get", control_pb2.GetRequest(kind=kind, ref=ref, stale=self._stale), repeatable=True
+        )
         return _decode(reply, of)
 
     async def _list(self, kind: str, filters: Filters | None, of: type[T]) -> list[T]:
         wanted = {name: control_pb2.Values(values=values) for name, values in (filters or {}).items()}
         found: list[T] = []
-        request = control_pb2.ListRequest(kind=kind, filters=wanted)
+        request = control_pb2.ListRequest(kind=kind, filters=wanted, stale=self._stale)
         while True:
             reply = await self._call("List", request, repeatable=True)
             found += [msgspec.msgpack.decode(data, type=of) for data in reply.objects]
@@ -223,11 +235,10 @@ class ControlClient:
                 return found
             request.after = reply.next
 
-    async def _call(
-        self, method: str, request: Any, *, timeout_s: float = TIMEOUT_S, repeatable: bool = False
-    ) -> Any:
+    async def _call(self, method: str, request: Any, *, timeout_s: float = 0.0, repeatable: bool = False) -> Any:
         """Try each manager until one is reached, again for a while if none is: a manager that died is back soon.
         A change that may have arrived is not sent twice."""
+        timeout_s = timeout_s or self._timeout_s
         deadline_s = self._clock.monotonic() + min(self._patience_s, timeout_s)
         while True:
             failure: PyswarmError = Unavailable("no manager of the swarm is known")

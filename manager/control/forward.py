@@ -25,6 +25,8 @@ NO_LEADER = (
     "Make sure more than half of the managers are online."
 )
 LEADER_PATIENCE_S = 5.0
+#: The part of a shorter time limit after which a caller is told why nobody acts, while it still listens.
+PATIENCE_SHARE = 0.8
 POLL_S = 0.05
 #: Also an upper bound on how long a call sticks to a leader that was replaced meanwhile.
 WATCH_LEADER_S = 0.1
@@ -38,7 +40,10 @@ class _NotSent(PyswarmError):
 class LeaderCalls:
     """Runs calls of the Control service where the leader is."""
 
-    def __init__(self, raft: RaftLeadership, identity: TLSIdentity, clock: Clock) -> None:
+    def __init__(
+        self, raft: RaftLeadership, identity: TLSIdentity, clock: Clock, no_leader: Callable[[], str]
+    ) -> None:
+        self._no_leader = no_leader
         self._raft = raft
         self._identity = identity
         self._node_id = identity.node_id
@@ -58,7 +63,7 @@ class LeaderCalls:
         """Run ``local`` here if this manager leads, else send ``request`` to the leader, waiting for one to be
         elected for a few seconds. Raises what either raised; Unavailable when nobody leads."""
         start_s = self._clock.monotonic()
-        failure: PyswarmError = Unavailable(NO_LEADER)
+        failure: PyswarmError | None = None
         while True:
             leader = self._raft.leader
             left_s = start_s + timeout_s - self._clock.monotonic()
@@ -66,18 +71,18 @@ class LeaderCalls:
                 try:
                     return await local()
                 except NotLeader:
-                    failure = Unavailable(NO_LEADER)
+                    failure = None
             elif forwarded:
                 raise not_leader(self._raft)
             elif leader is not None and leader.node_id != self._node_id and left_s > 0:
                 try:
                     return await self._send(leader, method, request, left_s, repeatable)
                 except NotLeader:
-                    failure = Unavailable(NO_LEADER)
+                    failure = None
                 except _NotSent as exc:
                     failure = Unavailable(f"the swarm's leader does not answer: {exc}")
-            if self._clock.monotonic() - start_s > min(LEADER_PATIENCE_S, timeout_s):
-                raise failure
+            if self._clock.monotonic() - start_s > min(LEADER_PATIENCE_S, timeout_s * PATIENCE_SHARE):
+                raise failure or Unavailable(self._no_leader())
             await self._clock.sleep(POLL_S)
 
     async def _send(self, leader: LeaderRef, method: str, request: Any, timeout_s: float, repeatable: bool) -> Any:

@@ -19,10 +19,10 @@ from pyswarm.common.types import (
     SecretSpec,
     ServiceSpec,
 )
-from pyswarm.manager.control.actions import Actions, CountOut
+from pyswarm.manager.control.actions import Actions, Managers
 from pyswarm.manager.control.file_actions import FileActions
 from pyswarm.manager.control.filters import decode_filters
-from pyswarm.manager.control.forward import FORWARDED_KEY, LeaderCalls
+from pyswarm.manager.control.forward import FORWARDED_KEY, NO_LEADER, LeaderCalls
 from pyswarm.manager.control.replies import encoded, page
 from pyswarm.manager.leadership import RaftLeadership
 from pyswarm.manager.state import Store
@@ -45,13 +45,13 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         *,
         clock: Clock,
         registry: CollectorRegistry,
-        is_reachable: Callable[[str], bool] | None = None,
-        count_out: CountOut | None = None,
+        managers: Managers | None = None,
     ) -> None:
         self._clock = clock
-        self._actions = Actions(store, raft, clock, is_reachable, count_out)
+        self._actions = Actions(store, raft, clock, managers)
         self._files = FileActions(store)
-        self._calls = LeaderCalls(raft, identity, clock)
+        no_leader = managers.no_leader if managers is not None else lambda: NO_LEADER
+        self._calls = LeaderCalls(raft, identity, clock, no_leader)
         self._requests = Counter(
             "pyswarm_control_requests_total", "Calls of the Control service", ("method", "code"), registry=registry
         )
@@ -70,20 +70,25 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         context: Any,
         act: Callable[[float], Awaitable[Any]],
         repeatable: bool = False,
+        stale: bool = False,
     ) -> Any:
-        """``act`` gets the seconds the caller waits at most."""
+        """``act`` gets the seconds the caller waits at most. A stale read is answered here, whoever leads."""
         start_s = self._clock.monotonic()
         given_s = context.time_remaining()
         timeout_s = DEFAULT_TIMEOUT_S if given_s is None else float(given_s)
         forwarded = any(key == FORWARDED_KEY for key, _ in context.invocation_metadata() or ())
         try:
-            reply = await self._calls.call(
-                method,
-                request,
-                lambda: act(timeout_s),
-                forwarded=forwarded,
-                timeout_s=timeout_s,
-                repeatable=repeatable,
+            reply = (
+                await act(timeout_s)
+                if stale
+                else await self._calls.call(
+                    method,
+                    request,
+                    lambda: act(timeout_s),
+                    forwarded=forwarded,
+                    timeout_s=timeout_s,
+                    repeatable=repeatable,
+                )
             )
         except Exception as exc:  # noqa: BLE001 - the boundary: every failure becomes an answer
             self._count(method, exc.code if isinstance(exc, PyswarmError) else PyswarmError.code, start_s)
@@ -100,19 +105,20 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         """One object."""
 
         async def act(_timeout_s: float) -> Any:
-            return _object(await self._actions.get(request.kind, request.ref))
+            return _object(await self._actions.get(request.kind, request.ref, stale=request.stale))
 
-        return await self._serve("Get", request, context, act, repeatable=True)
+        return await self._serve("Get", request, context, act, repeatable=True, stale=request.stale)
 
     async def List(self, request: control_pb2.ListRequest, context: Any) -> Any:
         """The objects of a kind that pass filters, page by page."""
 
         async def act(_timeout_s: float) -> Any:
-            found = await self._actions.list(request.kind, decode_filters(request.filters))
+            wanted = decode_filters(request.filters)
+            found = await self._actions.list(request.kind, wanted, stale=request.stale)
             objects, rest = page(found, request.after)
             return control_pb2.ListReply(objects=objects, next=rest)
 
-        return await self._serve("List", request, context, act, repeatable=True)
+        return await self._serve("List", request, context, act, repeatable=True, stale=request.stale)
 
     async def CreateService(self, request: control_pb2.CreateRequest, context: Any) -> Any:
         """A new service."""

@@ -189,11 +189,9 @@ def check_network(spec: NetworkSpec) -> None:
             raise InvalidArgument(f"invalid {_MTU_OPTION} {value}: it must be a number from 576 to 65535")
 
 
-def check_node(old: NodeSpec, new: NodeSpec) -> None:
-    """A node's role is part of its certificate, so it does not change by writing it down."""
-    if new.role is not old.role:
-        raise unsupported("changing the role of a node is")
-    _check_labels(new.labels)
+def check_node(spec: NodeSpec) -> None:
+    """A new spec for a node; whether its role may change is for the leader to see."""
+    _check_labels(spec.labels)
 
 
 def check_cluster(spec: ClusterSpec) -> None:

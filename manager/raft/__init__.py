@@ -1,5 +1,6 @@
 """The replicated log: PySyncObj behind our own journal, snapshots, transport and guards (docs/design/raft.md)."""
 
+from pyswarm.manager.raft.generation import Generation, parse_generation
 from pyswarm.manager.raft.node import RaftNode
 from pyswarm.manager.raft.types import (
     Member,
@@ -11,6 +12,7 @@ from pyswarm.manager.raft.types import (
 )
 
 __all__ = [
+    "Generation",
     "Member",
     "PeerSender",
     "RaftConfig",
@@ -18,4 +20,5 @@ __all__ = [
     "RaftNode",
     "RaftStorageError",
     "StateMachine",
+    "parse_generation",
 ]

@@ -59,6 +59,7 @@ class RaftCore:
         self._barriers: list[Barrier] = []
         self._hand_over: HandOver | None = None
         self._led_term: int | None = None
+        self._withheld = False
         self._effects: list[fx.Effect] = []
         #: How long the last ``finish`` took to make entries durable, if there were any.
         self.sync_s: float | None = None
@@ -127,6 +128,15 @@ class RaftCore:
         while self._saved:
             self._compact(self._saved.popleft())
         self._witness.save(began)
+
+    def withhold_leadership(self) -> None:
+        """There is no space to promise anything, so nobody shall take this node for the leader. The next ``step``
+        comes when there is space, and takes the leadership up again if nobody else did."""
+        term = self._led_term
+        if term is None or self._withheld or any(isinstance(effect, fx.Leading) for effect in self._effects):
+            return
+        self._withheld = True
+        self._emit([fx.Lost(term)])
 
     def abandon(self) -> None:
         """The node stops: nobody waits any longer. What was not made durable does not get out, either."""
@@ -226,6 +236,10 @@ class RaftCore:
 
     def _note_leadership(self) -> None:
         leading = self.engine.term if self.engine.state == LEADER else None
+        if self._withheld:
+            self._withheld = False
+            if leading is not None and leading == self._led_term:
+                self._effects.append(fx.Leading(leading, self.engine.noop_index))
         if leading == self._led_term:
             return
         if self._led_term is not None:

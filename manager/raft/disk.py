@@ -100,12 +100,23 @@ def seal(magic: bytes, body: bytes) -> bytes:
 def unseal(magic: bytes, data: bytes, path: Path) -> bytes:
     """The body of a sealed file; refuses one that is damaged or of another kind."""
     start = len(magic) + 4
+    check_format(magic, data, path)
     if data[: len(magic)] != magic:
         raise RaftStorageError(f"{path} is damaged or of another format version (offset 0): {REMEDY}")
     body = data[start:]
     if zlib.crc32(body) != int.from_bytes(data[len(magic) : start], "little"):
         raise RaftStorageError(f"{path} is damaged (offset {start}): {REMEDY}")
     return body
+
+
+def check_format(magic: bytes, data: bytes, path: Path) -> None:
+    """Refuse a file of a newer release: its magic is ours but for a higher digit at the end."""
+    digit = data[len(magic) - 1 : len(magic)]
+    if data[: len(magic) - 1] == magic[:-1] and digit.isdigit() and digit > magic[-1:]:
+        raise RaftStorageError(
+            f"{path} has format {digit.decode()}, this release reads up to {magic[-1:].decode()}: it was written "
+            "by a newer release of pyswarm; start that one again"
+        )
 
 
 class FolderLock:

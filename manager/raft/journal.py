@@ -208,6 +208,11 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
     # -- what the rest of this package calls -------------------------------------------------------------
 
     @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._folder
+
+    @property
     def base_index(self) -> int:
         """The entry everything before which is gone from the log."""
         return self._log[0][1]

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from pyswarm.manager.raft.disk import REMEDY, Disk, seal, unseal
+from pyswarm.manager.raft.generation import Forced, Generation
 from pyswarm.manager.raft.types import Member, RaftStorageError
 
 _META_MAGIC = b"PSWMETA1"
@@ -12,7 +13,7 @@ _VOTE_MAGIC = b"PSWVOTE1"
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """Written once, last, when a node's data folder is made; without it the folder counts as empty."""
+    """Written last when a data folder is made, without it the folder counts as empty; replaced by a rescue."""
 
     node_id: str
     cluster_id: str
@@ -20,6 +21,9 @@ class Meta(msgspec.Struct, frozen=True):
     members: tuple[Member, ...]
     #: Of this folder, made with it: the others remember what a member had on it.
     folder_id: str = ""
+    generation: Generation = Generation()
+    #: The newest rescue of this folder, if there was one.
+    forced: Forced | None = None
 
 
 class _Vote(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from pyswarm.manager.raft.applier import Applier
 from pyswarm.manager.raft.core import RaftCore
 from pyswarm.manager.raft.disk import Disk
 from pyswarm.manager.raft.entries import Snapshot
+from pyswarm.manager.raft.generation import Generation
 from pyswarm.manager.raft.journal import GENESIS_INDEX, GENESIS_TERM
 from pyswarm.manager.raft.metrics import RaftMetrics
 from pyswarm.manager.raft.storage import Storage, open_storage
@@ -24,6 +25,8 @@ from pyswarm.manager.raft.waiters import Barrier, Change, HandOver, Proposal, Wa
 log = get_logger("raft")
 
 _FULL_RETRY_S = 0.2
+#: How long callers wait for space on the disk before they are told.
+_FULL_PATIENCE_S = 2.0
 
 
 class RaftNode:
@@ -65,7 +68,12 @@ class RaftNode:
         self._applier: Applier | None = None
         self._changing = asyncio.Lock()
         self._outstanding = 0
+        self._limits: set[asyncio.Timeout] = set()
+        #: Why nothing can be stored here at the moment, or empty.
+        self.trouble = ""
         self.failure: Exception | None = None
+        #: Which group this node belongs to; valid once started.
+        self.generation = Generation()
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -76,9 +84,13 @@ class RaftNode:
         """
         loop = asyncio.get_running_loop()
         self._loop = loop
-        storage = await asyncio.to_thread(
-            open_storage, self._config, self._initial_members, self._disk, self._metrics.journal_bytes.inc
-        )
+        try:
+            storage = await asyncio.to_thread(
+                open_storage, self._config, self._initial_members, self._disk, self._metrics.journal_bytes.inc
+            )
+        except StorageFullError as exc:
+            raise Unavailable(f"no space left for the raft log in {self._config.data_dir}: {exc}") from exc
+        self.generation = storage.generation
         try:
             if storage.journal.cut_bytes:
                 log.warning("cut an unfinished write at the end of the journal", bytes=storage.journal.cut_bytes)
@@ -132,16 +144,20 @@ class RaftNode:
             core.abandon()
 
     def _finish(self, core: RaftCore) -> None:
-        waiting = False
         while True:
             try:
                 core.finish()
             except StorageFullError as exc:
                 # Nothing left this process; the others elect a new leader if this one led.
                 self._metrics.storage_full.set(1)
-                if not waiting:
+                if not self.trouble:
                     log.error("no space for the raft log; waiting", folder=self._config.data_dir, reason=str(exc))
-                waiting = True
+                    self.trouble = (
+                        f"no space left on this manager for the raft log in {self._config.data_dir}: "
+                        "make space, then it goes on by itself"
+                    )
+                    core.withhold_leadership()
+                    self._on_loop(self._hurry)
                 if self._stopping:
                     return
                 time.sleep(_FULL_RETRY_S)
@@ -149,8 +165,9 @@ class RaftNode:
             if core.sync_s is not None:
                 self._metrics.fsync_seconds.observe(core.sync_s)
             self._metrics.storage_full.set(0)
-            if waiting:
+            if self.trouble:
                 log.info("there is space for the raft log again", folder=self._config.data_dir)
+                self.trouble = ""
             self._metrics.update(core.status)
             return
 
@@ -162,6 +179,14 @@ class RaftNode:
             loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             log.debug("the loop is closed")
+
+    def _hurry(self) -> None:
+        """Nobody waits to the end of a long limit for a disk that is full."""
+        soon = asyncio.get_running_loop().time() + _FULL_PATIENCE_S
+        for limit in self._limits:
+            when = limit.when()
+            if when is None or when > soon:
+                limit.reschedule(soon)
 
     def _emit(self, effects: list[fx.Effect]) -> None:
         if effects:
@@ -274,16 +299,21 @@ class RaftNode:
         core.submit(waiter)
         self._wake.set()
         try:
-            async with asyncio.timeout(timeout_s):
-                return await waiter.future
+            async with asyncio.timeout(min(timeout_s, _FULL_PATIENCE_S) if self.trouble else timeout_s) as limit:
+                self._limits.add(limit)
+                try:
+                    return await waiter.future
+                finally:
+                    self._limits.discard(limit)
         except TimeoutError as exc:
+            within = "" if self.trouble else f" within {timeout_s:g} s"
             if waiter.claim():
-                raise Unavailable(f"could not {what} within {timeout_s:g} s: {self._reach()}") from exc
-            raise OutcomeUnknown(
-                f"could not {what} within {timeout_s:g} s; it may still happen: {self._reach()}"
-            ) from exc
+                raise Unavailable(f"could not {what}{within}: {self._reach()}") from exc
+            raise OutcomeUnknown(f"could not {what}{within}; it may still happen: {self._reach()}") from exc
 
     def _reach(self) -> str:
+        if self.trouble:
+            return self.trouble
         leader = self.leader
         return "no leader" if leader is None else f"the leader is {leader.addr}"
 

@@ -62,8 +62,8 @@ def check_segment_header(data: bytes, number: int, path: Path) -> None:
     magic, version, found, crc = _SEGMENT.unpack_from(data)
     if magic == SEGMENT_MAGIC and version > FORMAT_VERSION:
         raise RaftStorageError(
-            f"journal segment {path} has format {version}, this version reads up to {FORMAT_VERSION}: "
-            "start the newer pyswarm again"
+            f"journal segment {path} has format {version}, this release reads up to {FORMAT_VERSION}: it was "
+            "written by a newer release of pyswarm; start that one again"
         )
     if magic != SEGMENT_MAGIC or found != number or zlib.crc32(data[: _SEGMENT.size - 4]) != crc:
         raise RaftStorageError(f"journal segment {path} is damaged (offset 0): {REMEDY}")

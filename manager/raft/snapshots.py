@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pyswarm.manager.raft.disk import REMEDY, Disk, is_full
+from pyswarm.manager.raft.disk import REMEDY, Disk, check_format, is_full
 from pyswarm.manager.raft.entries import Snapshot
 from pyswarm.manager.raft.types import RaftStorageError, StorageFullError
 
@@ -29,6 +29,7 @@ def encode_snapshot(snapshot: Snapshot, data: bytes) -> bytes:
 
 def decode_snapshot(content: bytes, path: Path) -> tuple[Snapshot, bytes]:
     """Check a snapshot file in full; raises RaftStorageError with the place of the damage."""
+    check_format(_MAGIC, content, path)
     if len(content) < _HEAD.size or content[:8] != _MAGIC:
         raise RaftStorageError(f"snapshot {path} is damaged or of another format (offset 0): {REMEDY}")
     _, length, crc, data_length, data_crc = _HEAD.unpack_from(content)

@@ -6,9 +6,11 @@ from pathlib import Path
 from pyswarm.common.ids import new_id
 from pyswarm.manager.raft.disk import Disk, FolderLock
 from pyswarm.manager.raft.entries import Snapshot
+from pyswarm.manager.raft.generation import Generation
 from pyswarm.manager.raft.journal import Journal
 from pyswarm.manager.raft.meta import HardState, Meta, load_meta, save_meta
 from pyswarm.manager.raft.records import SEGMENT_HEADER_BYTES
+from pyswarm.manager.raft.rescue import rescue
 from pyswarm.manager.raft.snapshots import SnapshotStore
 from pyswarm.manager.raft.types import Member, RaftConfig, RaftStorageError
 from pyswarm.manager.raft.witness import Standing, Witness
@@ -25,8 +27,10 @@ class Storage:
         witness: Witness,
         standing: Standing,
         restored: tuple[Snapshot, bytes] | None,
+        generation: Generation,
     ) -> None:
         self._lock = lock
+        self.generation = generation
         self.journal = journal
         self.snapshots = snapshots
         self.witness = witness
@@ -83,9 +87,10 @@ def _open(
         _clear_unfinished(folder, disk)
         hard_state.create()
         journal.create(initial_members)
-        folder_id = new_id()
-        save_meta(folder, Meta(config.node_id, config.cluster_id, initial_members, folder_id), disk)
-        return Storage(lock, journal, snapshots, witness, Standing(folder, folder_id, fresh=True), None)
+        meta = Meta(config.node_id, config.cluster_id, initial_members, new_id(), config.generation)
+        save_meta(folder, meta, disk)
+        standing = Standing(folder, meta.folder_id, fresh=True)
+        return Storage(lock, journal, snapshots, witness, standing, None, meta.generation)
     if meta.node_id != config.node_id:
         raise RaftStorageError(f"{folder} belongs to node {meta.node_id}, not to {config.node_id}")
     if config.cluster_id and meta.cluster_id and meta.cluster_id != config.cluster_id:
@@ -93,8 +98,10 @@ def _open(
     hard_state.load()
     restored = snapshots.load()
     journal.load(meta.members, restored[0] if restored else None)
+    meta = rescue(config, meta, hard_state, journal, disk)
     witness.load()
-    return Storage(lock, journal, snapshots, witness, Standing(folder, meta.folder_id, fresh=False), restored)
+    standing = Standing(folder, meta.folder_id, fresh=False)
+    return Storage(lock, journal, snapshots, witness, standing, restored, meta.generation)
 
 
 def _clear_unfinished(folder: Path, disk: Disk) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from pyswarm.common.errors import PyswarmError
+from pyswarm.manager.raft.generation import Generation
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -51,6 +52,10 @@ class RaftConfig(msgspec.Struct, frozen=True):
     addr: str
     #: Compared with the data folder's own when not empty: a folder of another cluster is refused.
     cluster_id: str = ""
+    #: The group that a new folder joins; one with data has its own.
+    generation: Generation = Generation()
+    #: Names a rescue: this node becomes the only member, once for each name. Empty: none.
+    force_new_cluster: str = ""
     #: Longest pause of the Raft thread while something is under way; idle, it sleeps until something is due.
     tick_s: float = 0.02
     heartbeat_s: float = 0.1

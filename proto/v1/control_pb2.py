@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epyswarm/proto/v1/control.proto\x12\npyswarm.v1\"\x07\n\x05\x45mpty\"\'\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\"\x1d\n\x0bObjectReply\x12\x0e\n\x06object\x18\x01 \x01(\x0c\"\x18\n\x06Values\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xa5\x01\n\x0bListRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x35\n\x07\x66ilters\x18\x02 \x03(\x0b\x32$.pyswarm.v1.ListRequest.FiltersEntry\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x1a\x42\n\x0c\x46iltersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.pyswarm.v1.Values:\x02\x38\x01\"*\n\tListReply\x12\x0f\n\x07objects\x18\x01 \x03(\x0c\x12\x0c\n\x04next\x18\x02 \x01(\t\"\x1d\n\rCreateRequest\x12\x0c\n\x04spec\x18\x01 \x01(\x0c\"M\n\rUpdateRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04spec\x18\x03 \x01(\x0c\x12\x10\n\x08rollback\x18\x04 \x01(\x08\"+\n\rRemoveRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"p\n\x14UpdateClusterRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04spec\x18\x02 \x01(\x0c\x12\x1b\n\x13rotate_worker_token\x18\x03 \x01(\x08\x12\x1c\n\x14rotate_manager_token\x18\x04 \x01(\x08\x32\x9c\x08\n\x07\x43ontrol\x12\x36\n\x03Get\x12\x16.pyswarm.v1.GetRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x36\n\x04List\x12\x17.pyswarm.v1.ListRequest\x1a\x15.pyswarm.v1.ListReply\x12\x43\n\rCreateService\x12\x19.pyswarm.v1.CreateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x43\n\rUpdateService\x12\x19.pyswarm.v1.UpdateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12=\n\rRemoveService\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Empty\x12\x43\n\rCreateNetwork\x12\x19.pyswarm.v1.CreateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12=\n\rRemoveNetwork\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Empty\x12@\n\nUpdateNode\x12\x19.pyswarm.v1.UpdateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12:\n\nRemoveNode\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Empty\x12J\n\rUpdateCluster\x12 .pyswarm.v1.UpdateClusterRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x42\n\x0c\x43reateSecret\x12\x19.pyswarm.v1.CreateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x42\n\x0cUpdateSecret\x12\x19.pyswarm.v1.UpdateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12<\n\x0cRemoveSecret\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Empty\x12\x42\n\x0c\x43reateConfig\x12\x19.pyswarm.v1.CreateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x42\n\x0cUpdateConfig\x12\x19.pyswarm.v1.UpdateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12<\n\x0cRemoveConfig\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epyswarm/proto/v1/control.proto\x12\npyswarm.v1\"\x07\n\x05\x45mpty\"6\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\r\n\x05stale\x18\x03 \x01(\x08\"\x1d\n\x0bObjectReply\x12\x0e\n\x06object\x18\x01 \x01(\x0c\"\x18\n\x06Values\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xb4\x01\n\x0bListRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x35\n\x07\x66ilters\x18\x02 \x03(\x0b\x32$.pyswarm.v1.ListRequest.FiltersEntry\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\r\n\x05stale\x18\x04 \x01(\x08\x1a\x42\n\x0c\x46iltersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.pyswarm.v1.Values:\x02\x38\x01\"*\n\tListReply\x12\x0f\n\x07objects\x18\x01 \x03(\x0c\x12\x0c\n\x04next\x18\x02 \x01(\t\"\x1d\n\rCreateRequest\x12\x0c\n\x04spec\x18\x01 \x01(\x0c\"M\n\rUpdateRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04spec\x18\x03 \x01(\x0c\x12\x10\n\x08rollback\x18\x04 \x01(\x08\"+\n\rRemoveRequest\x12\x0b\n\x03ref\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"p\n\x14UpdateClusterRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04spec\x18\x02 \x01(\x0c\x12\x1b\n\x13rotate_worker_token\x18\x03 \x01(\x08\x12\x1c\n\x14rotate_manager_token\x18\x04 \x01(\x08\x32\x9c\x08\n\x07\x43ontrol\x12\x36\n\x03Get\x12\x16.pyswarm.v1.GetRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x36\n\x04List\x12\x17.pyswarm.v1.ListRequest\x1a\x15.pyswarm.v1.ListReply\x12\x43\n\rCreateService\x12\x19.pyswarm.v1.CreateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x43\n\rUpdateService\x12\x19.pyswarm.v1.UpdateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12=\n\rRemoveService\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Empty\x12\x43\n\rCreateNetwork\x12\x19.pyswarm.v1.CreateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12=\n\rRemoveNetwork\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Empty\x12@\n\nUpdateNode\x12\x19.pyswarm.v1.UpdateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12:\n\nRemoveNode\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Empty\x12J\n\rUpdateCluster\x12 .pyswarm.v1.UpdateClusterRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x42\n\x0c\x43reateSecret\x12\x19.pyswarm.v1.CreateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x42\n\x0cUpdateSecret\x12\x19.pyswarm.v1.UpdateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12<\n\x0cRemoveSecret\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Empty\x12\x42\n\x0c\x43reateConfig\x12\x19.pyswarm.v1.CreateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12\x42\n\x0cUpdateConfig\x12\x19.pyswarm.v1.UpdateRequest\x1a\x17.pyswarm.v1.ObjectReply\x12<\n\x0cRemoveConfig\x12\x19.pyswarm.v1.RemoveRequest\x1a\x11.pyswarm.v1.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,25 +36,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMPTY']._serialized_start=46
   _globals['_EMPTY']._serialized_end=53
   _globals['_GETREQUEST']._serialized_start=55
-  _globals['_GETREQUEST']._serialized_end=94
-  _globals['_OBJECTREPLY']._serialized_start=96
-  _globals['_OBJECTREPLY']._serialized_end=125
-  _globals['_VALUES']._serialized_start=127
-  _globals['_VALUES']._serialized_end=151
-  _globals['_LISTREQUEST']._serialized_start=154
-  _globals['_LISTREQUEST']._serialized_end=319
-  _globals['_LISTREQUEST_FILTERSENTRY']._serialized_start=253
-  _globals['_LISTREQUEST_FILTERSENTRY']._serialized_end=319
-  _globals['_LISTREPLY']._serialized_start=321
-  _globals['_LISTREPLY']._serialized_end=363
-  _globals['_CREATEREQUEST']._serialized_start=365
-  _globals['_CREATEREQUEST']._serialized_end=394
-  _globals['_UPDATEREQUEST']._serialized_start=396
-  _globals['_UPDATEREQUEST']._serialized_end=473
-  _globals['_REMOVEREQUEST']._serialized_start=475
-  _globals['_REMOVEREQUEST']._serialized_end=518
-  _globals['_UPDATECLUSTERREQUEST']._serialized_start=520
-  _globals['_UPDATECLUSTERREQUEST']._serialized_end=632
-  _globals['_CONTROL']._serialized_start=635
-  _globals['_CONTROL']._serialized_end=1687
+  _globals['_GETREQUEST']._serialized_end=109
+  _globals['_OBJECTREPLY']._serialized_start=111
+  _globals['_OBJECTREPLY']._serialized_end=140
+  _globals['_VALUES']._serialized_start=142
+  _globals['_VALUES']._serialized_end=166
+  _globals['_LISTREQUEST']._serialized_start=169
+  _globals['_LISTREQUEST']._serialized_end=349
+  _globals['_LISTREQUEST_FILTERSENTRY']._serialized_start=283
+  _globals['_LISTREQUEST_FILTERSENTRY']._serialized_end=349
+  _globals['_LISTREPLY']._serialized_start=351
+  _globals['_LISTREPLY']._serialized_end=393
+  _globals['_CREATEREQUEST']._serialized_start=395
+  _globals['_CREATEREQUEST']._serialized_end=424
+  _globals['_UPDATEREQUEST']._serialized_start=426
+  _globals['_UPDATEREQUEST']._serialized_end=503
+  _globals['_REMOVEREQUEST']._serialized_start=505
+  _globals['_REMOVEREQUEST']._serialized_end=548
+  _globals['_UPDATECLUSTERREQUEST']._serialized_start=550
+  _globals['_UPDATECLUSTERREQUEST']._serialized_end=662
+  _globals['_CONTROL']._serialized_start=665
+  _globals['_CONTROL']._serialized_end=1717
 # @@protoc_insertion_point(module_scope)

@@ -11,12 +11,14 @@ class Empty(_message.Message):
     def __init__(self) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("kind", "ref")
+    __slots__ = ("kind", "ref", "stale")
     KIND_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
     kind: str
     ref: str
-    def __init__(self, kind: _Optional[str] = ..., ref: _Optional[str] = ...) -> None: ...
+    stale: bool
+    def __init__(self, kind: _Optional[str] = ..., ref: _Optional[str] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class ObjectReply(_message.Message):
     __slots__ = ("object",)
@@ -31,7 +33,7 @@ class Values(_message.Message):
     def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("kind", "filters", "after")
+    __slots__ = ("kind", "filters", "after", "stale")
     class FiltersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -42,10 +44,12 @@ class ListRequest(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     FILTERS_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
     kind: str
     filters: _containers.MessageMap[str, Values]
     after: str
-    def __init__(self, kind: _Optional[str] = ..., filters: _Optional[_Mapping[str, Values]] = ..., after: _Optional[str] = ...) -> None: ...
+    stale: bool
+    def __init__(self, kind: _Optional[str] = ..., filters: _Optional[_Mapping[str, Values]] = ..., after: _Optional[str] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class ListReply(_message.Message):
     __slots__ = ("objects", "next")

@@ -33,10 +33,12 @@ class RaftJoinRequest(_message.Message):
     def __init__(self, addr: _Optional[str] = ..., confirm: _Optional[bool] = ...) -> None: ...
 
 class RaftJoinReply(_message.Message):
-    __slots__ = ("members",)
+    __slots__ = ("members", "generation")
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     members: _containers.RepeatedCompositeFieldContainer[RaftMember]
-    def __init__(self, members: _Optional[_Iterable[_Union[RaftMember, _Mapping]]] = ...) -> None: ...
+    generation: str
+    def __init__(self, members: _Optional[_Iterable[_Union[RaftMember, _Mapping]]] = ..., generation: _Optional[str] = ...) -> None: ...
 
 class RaftLeaveRequest(_message.Message):
     __slots__ = ("force",)

@@ -309,6 +309,22 @@ async def test_without_a_leader_the_answer_says_so(three: TestCluster, monkeypat
     assert "more than half of the managers are online" in str(caught.value)
 
 
+async def test_a_stale_read_is_answered_by_any_manager_without_a_leader(three: TestCluster) -> None:
+    await three.client().create_service(service_spec())
+    three.raft.leader = None
+    three.raft.reachable.clear()
+    client = three.client(manager=1).reading(stale=True)
+    assert [s.spec.name for s in await client.list_services()] == ["web"]
+    assert (await client.get_service("web")).spec.name == "web"
+    assert (await client.get_cluster()).id == three.pki.cluster_id
+
+
+async def test_a_caller_with_little_time_is_told_why_before_it_is_over(three: TestCluster) -> None:
+    three.raft.leader = None
+    with pytest.raises(Unavailable, match="does not have a leader"):
+        await three.client().reading(timeout_s=0.5).list_nodes()
+
+
 async def test_a_dead_leader_s_successor_gets_the_call(three: TestCluster) -> None:
     """The follower still believes in the dead leader; nothing was sent to it, so even a change is tried again."""
     await three.managers[0].server.stop(grace=None)

@@ -284,7 +284,8 @@ BAD = [
     (("service", "create", "--network", "name=app,alias=", "busybox"), 2, 'for "--network" flag: write NAME or'),
     (("service", "create", "--constraint", "node.role==worker", "busybox"), 1, "--constraint is not supported"),
     (("service", "update", "--publish-add", "80:", "web"), 2, "no port specified: 80:<empty>"),
-    (("node", "update", "--role", "manager", "h2"), 1, "--role is not supported"),
+    (("node", "update", "--role", "boss", "h2"), 2, "'boss' is not one of 'worker', 'manager'"),
+    (("node", "promote", "nobody"), 1, "node nobody not found"),
     (("swarm", "init", "--autolock"), 1, "--autolock is not supported"),
     (("network", "create", "-d", "overlay", "--ipv6", "x"), 1, "--ipv6 is not supported"),
     (

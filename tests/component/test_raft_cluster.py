@@ -499,3 +499,33 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
             rest = (await process.stdout.read()).decode().splitlines()
             await process.wait()
         acknowledged |= {line.split()[1] for line in rest if line.startswith("ok ") and len(line.split()) == 2}
+
+
+async def test_callers_of_a_full_leader_are_told_soon_and_it_leads_again_with_space(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    disk = FaultyDisk()
+    node = await cluster.start("a", ["a"], disk)
+    try:
+        await eventually(lambda: node.is_leader)
+        disk.error = errno.ENOSPC
+        began = time.monotonic()
+        with pytest.raises(OutcomeUnknown, match="it may still happen: no space left on"):
+            await node.propose(b"one", timeout_s=30.0)
+        # Refused at once by then: it leads nobody while it can promise nothing.
+        assert not node.is_leader
+        with pytest.raises(Unavailable, match="no space left on this manager"):
+            await node.propose(b"two", timeout_s=30.0)
+        assert time.monotonic() - began < 8
+        disk.error = None
+        await eventually(lambda: node.is_leader, what="it leads again")
+        assert node.trouble == ""
+        await node.propose(b"three")
+        # The one in the log is stored after all; the one that was refused is not.
+        assert cluster.ledgers["a"].commands == [b"one", b"three"]
+        told = [leads for name, leads, _ in cluster.leaderships if name == "a"]
+        assert told == [True, False, True]
+    finally:
+        await cluster.close()
+    assert cluster.failures == {}

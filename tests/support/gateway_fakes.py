@@ -81,6 +81,7 @@ class FakeControl:
         self.configs: dict[str, Config] = {}
         self.log_script: list[list[pb.ReadLogsMessage | Exception | None]] = []
         self.log_requests: list[pb.ReadLogsRequest] = []
+        self.stale_reads = 0
         self.events: list[ClusterEvent] = []
         self.event_watchers: list[asyncio.Queue[ClusterEvent]] = []
         self.events_error: Exception | None = None
@@ -142,6 +143,10 @@ class FakeControl:
         if not prefixed:
             raise NotFound(f"{kind} {ref} not found")
         return prefixed[0]
+
+    def reading(self, *, stale: bool = False, timeout_s: float = 10.0) -> "FakeControl":
+        self.stale_reads += stale
+        return self
 
     async def get_service(self, ref: str) -> Service:
         return self._find(self.services, ref, "service", lambda s: s.spec.name)

@@ -403,3 +403,19 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     config = RaftConfig(str(tmp_path / "file" / "raft"), "me", "me:2377")
     with pytest.raises(RaftStorageError, match="cannot use the data folder"):
         open_storage(config, ME, Disk())
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [("meta", 7), ("vote", 7), ("snapshot-00000000000000000003-00000000000000000001.snap", 7)]
+)
+def test_files_of_a_newer_release_are_not_called_damaged(tmp_path: Path, name: str, at: int) -> None:
+    storage = opened(tmp_path)
+    fill(storage.journal, 2, 4)
+    storage.snapshots.save(Snapshot(3, 1, ME), b"state")
+    storage.close()
+    path = tmp_path / name
+    content = bytearray(path.read_bytes())
+    content[at : at + 1] = b"2"
+    path.write_bytes(content)
+    with pytest.raises(RaftStorageError, match=r"has format 2, .* newer release of pyswarm; start that one again"):
+        opened(tmp_path)
