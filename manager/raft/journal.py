@@ -62,9 +62,9 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
     # -- opening ---------------------------------------------------------------------------------------
 
     @staticmethod
-    def segment_files(folder: Path) -> list[tuple[int, Path]]:
+    def segment_files(folder: Path, disk: Disk) -> list[tuple[int, Path]]:
         """The segments in a folder, in order."""
-        found = ((_NAME.match(p.name), p) for p in folder.iterdir())
+        found = ((_NAME.match(p.name), p) for p in disk.files(folder))
         return sorted((int(m.group(1)), p) for m, p in found if m)
 
     def create(self, members: tuple[Member, ...]) -> None:
@@ -74,7 +74,7 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
 
     def load(self, initial_members: tuple[Member, ...], snapshot: Snapshot | None) -> None:
         """Read all segments, cut a torn tail, and line the log up with the snapshot."""
-        files = self.segment_files(self._folder)
+        files = self.segment_files(self._folder, self._disk)
         if not files:
             raise RaftStorageError(f"no journal segment in {self._folder}: {REMEDY}")
         base: tuple[int, int] | None = None

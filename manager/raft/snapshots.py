@@ -1,6 +1,5 @@
 """Snapshot files: written beside, synced, renamed, and checked in full before anything believes them."""
 
-import os
 import re
 import struct
 import zlib
@@ -44,18 +43,19 @@ def decode_snapshot(content: bytes, path: Path) -> tuple[Snapshot, bytes]:
 class SnapshotReader:
     """An open snapshot being sent; stays readable when a newer one replaces it."""
 
-    def __init__(self, snapshot: Snapshot, path: Path) -> None:
+    def __init__(self, snapshot: Snapshot, path: Path, disk: Disk) -> None:
         self.snapshot = snapshot
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self._fd).st_size
+        self._disk = disk
+        self._fd = disk.open_read(path)
+        self.size = disk.size(path)
 
     def read(self, offset: int, size: int) -> bytes:
         """A piece of the file."""
-        return os.pread(self._fd, size, offset)
+        return self._disk.read_at(self._fd, offset, size)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        self._disk.close(self._fd)
 
 
 class SnapshotStore:
@@ -68,13 +68,14 @@ class SnapshotStore:
         self.current: Snapshot | None = None
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        found = ((_NAME.match(p.name), p) for p in self._folder.iterdir())
+        found = ((_NAME.match(p.name), p) for p in self._disk.files(self._folder))
         return sorted((int(m.group(1)), int(m.group(2)), p) for m, p in found if m)
 
     def load(self) -> tuple[Snapshot, bytes] | None:
         """The newest snapshot, verified. An older one never stands in for a damaged newer one."""
-        for leftover in [*self._folder.glob("*.tmp"), *self._folder.glob("*.part")]:
-            self._disk.unlink(leftover)
+        for path in self._disk.files(self._folder):
+            if path.suffix in (".tmp", ".part"):
+                self._disk.unlink(path)
         files = self._files()
         if not files:
             return None
@@ -110,7 +111,7 @@ class SnapshotStore:
 
     def open_current(self) -> SnapshotReader | None:
         """The current snapshot, for sending."""
-        return SnapshotReader(self.current, self.path_of(self.current)) if self.current else None
+        return SnapshotReader(self.current, self.path_of(self.current), self._disk) if self.current else None
 
     def receive(self, index: int, term: int, size: int) -> "Incoming":
         """The file being received for that snapshot; one at a time, an unfinished other one is dropped."""

@@ -39,8 +39,8 @@ def open_storage(
     """Open the data folder, or set it up when ``initial_members`` are given and there is none yet."""
     folder = Path(config.data_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = FolderLock(folder / "lock")
+        disk.make_folder(folder)
+        lock = disk.lock(folder / "lock")
     except OSError as exc:
         raise RaftStorageError(f"cannot use the data folder {folder}: {exc.strerror}") from exc
     try:
@@ -85,8 +85,9 @@ def _open(
 
 def _clear_unfinished(folder: Path, disk: Disk) -> None:
     """A crash while setting up leaves files without a meta file; files with content are not ours to remove."""
-    files = Journal.segment_files(folder)
-    if any(path.stat().st_size > SEGMENT_HEADER_BYTES for _, path in files) or list(folder.glob("*.snap")):
+    files = Journal.segment_files(folder, disk)
+    snapshots = [path for path in disk.files(folder) if path.suffix == ".snap"]
+    if snapshots or any(disk.size(path) > SEGMENT_HEADER_BYTES for _, path in files):
         raise RaftStorageError(
             f"{folder}/meta is missing beside raft data: put it back from a backup, or empty the folder"
         )
