@@ -100,7 +100,8 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
         self._fd = self._disk.open_rw(self._segments[-1].path)
         if self.cut_bytes:
             self._disk.truncate(self._fd, self._end)
-            self._disk.sync(self._fd)
+        # Also without a cut: a process that was killed may have written without having synced.
+        self._disk.sync(self._fd)
         self._align(base, entries, initial_members, snapshot)
 
     @staticmethod
@@ -316,6 +317,8 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
     def _drop_segments(self, index: int) -> None:
         while len(self._segments) > 1 and self._segments[0].max_index <= index:
             self._disk.unlink(self._segments.pop(0).path)
+            # One after the other: a power cut may undo changes of names in any order, and a gap means damage.
+            self._disk.sync_dir(self._folder)
 
     def install(self, snapshot: Snapshot) -> None:
         """A snapshot from the leader is durable. Keep the tail if it continues the snapshot, else start anew."""

@@ -77,6 +77,8 @@ def _open(
         raise RaftStorageError(f"{folder} belongs to node {meta.node_id}, not to {config.node_id}")
     if config.cluster_id and meta.cluster_id and meta.cluster_id != config.cluster_id:
         raise RaftStorageError(f"{folder} belongs to cluster {meta.cluster_id}, not to {config.cluster_id}")
+    # What a killed process renamed can be seen, but need not be durable yet; from here on it is relied on.
+    disk.sync_dir(folder)
     hard_state.load()
     restored = snapshots.load()
     journal.load(meta.members, restored[0] if restored else None)
