@@ -23,6 +23,12 @@ ALARMS = (
     "applying failed while stopping",
     "a listener of leadership failed",
 )
+#: Logged by the product, and of interest in the summary.
+COUNTED = {
+    "installed a snapshot": "snapshots installed",
+    "cut an unfinished write at the end of the journal": "torn tails cut",
+    "no space for the raft log; waiting": "waits for space",
+}
 #: The state is validated in full after every so many entries.
 _VALIDATE_EVERY = 8
 

@@ -1,4 +1,4 @@
-"""Runs seeds: ``python tests/sim/run.py --seeds 500 --first 1 --jobs 2``. A failing one says how to see it again."""
+"""Runs seeds: ``python tests/sim/run.py --seeds 500 --jobs 2``. A failing one says how to run it again."""
 
 import argparse
 import multiprocessing
@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stop", action="store_true", help="stop at the first seed that fails")
     parser.add_argument("--quiet", action="store_true", help="only failures and the summary")
+    parser.add_argument("--digests", action="store_true", help="print what a seed did as a number")
     parser.add_argument("--transcript", action="store_true", help="print each transcript")
     parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where transcripts of failures go")
     args = parser.parse_args()
@@ -72,6 +73,8 @@ def main() -> int:
             show_failure(report, args.folder)
             if args.stop:
                 break
+        if args.digests:
+            print(f"digest {report.seed} {report.digest}")
         if args.transcript:
             print("\n".join(World(report.seed).run().transcript))
         if not args.quiet and (done % 50 == 0 or done == args.seeds):
@@ -86,5 +89,5 @@ if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
         # The same seed is to mean the same run in every process.
         os.environ["PYTHONHASHSEED"] = "0"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - itself, once more
     sys.exit(main())

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+import zlib
 from collections import Counter, deque
 from collections.abc import MutableMapping
 from typing import Any
@@ -12,7 +13,7 @@ import structlog
 
 from pyswarm.common.errors import PyswarmError
 from pyswarm.manager.raft import Member
-from sim.checks import ALARMS, Checks, Violation, canonical
+from sim.checks import ALARMS, COUNTED, Checks, Violation, canonical
 from sim.cluster import Cluster, Gone, Machine
 from sim.faults import Faults
 from sim.loop import SimLoop
@@ -88,6 +89,8 @@ class World:
     def _logged(self, _logger: Any, method: str, event: MutableMapping[str, Any]) -> Any:
         text = event.pop("event")
         self.note(f"  log {method}: {text} {event}")
+        if text in COUNTED:
+            self.cluster.counts[COUNTED[text]] += 1
         if text in ALARMS:
             self.checks.violations.append(f"logged: {text} {event}")
         if event.get("exc_info") and text == "raft stopped":
@@ -198,4 +201,4 @@ class World:
         return counts
 
     def _digest(self) -> int:
-        return hash((self.cluster.network.digest, *self._lines))
+        return zlib.crc32("\n".join(self._lines).encode(), self.cluster.network.digest)
