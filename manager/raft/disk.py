@@ -23,6 +23,11 @@ def is_full(exc: OSError) -> bool:
     return exc.errno in _FULL
 
 
+def storage_error(exc: OSError, path: Path) -> Exception:
+    """What a failed write means to the node: wait for space, or stop."""
+    return StorageFullError(str(exc)) if is_full(exc) else RaftStorageError(f"cannot write {path}: {exc.strerror}")
+
+
 class Disk:
     """The machine's file system."""
 
@@ -115,9 +120,7 @@ class Disk:
                 self.close(fd)
             self.rename(temporary, path)
         except OSError as exc:
-            if is_full(exc):
-                raise StorageFullError(str(exc)) from exc
-            raise RaftStorageError(f"cannot write {path}: {exc.strerror}") from exc
+            raise storage_error(exc, path) from exc
 
 
 def seal(magic: bytes, body: bytes) -> bytes:

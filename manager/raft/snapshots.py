@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pyswarm.manager.raft.disk import REMEDY, Disk, is_full
+from pyswarm.manager.raft.disk import REMEDY, Disk, storage_error
 from pyswarm.manager.raft.entries import Snapshot
 from pyswarm.manager.raft.types import RaftStorageError, StorageFullError
 
@@ -135,7 +135,11 @@ class SnapshotStore:
         if (snapshot.index, snapshot.term) != (incoming.index, incoming.term):
             self.drop_incoming()
             return None
-        self._disk.rename(incoming.path, self.path_of(snapshot))
+        try:
+            self._disk.rename(incoming.path, self.path_of(snapshot))
+        except OSError as exc:
+            self.drop_incoming()
+            raise storage_error(exc, incoming.path) from exc
         self.drop_incoming()
         self.adopt(snapshot)
         return snapshot, data
@@ -156,7 +160,10 @@ class Incoming:
         self.received = 0
         self._disk = disk
         self._unsynced = 0
-        self._fd = disk.create(path)
+        try:
+            self._fd = disk.create(path)
+        except OSError as exc:
+            raise storage_error(exc, path) from exc
 
     def add(self, offset: int, data: bytes) -> None:
         """Take a piece if it is the next one; any other is ignored and asked for again."""
@@ -165,9 +172,7 @@ class Incoming:
         try:
             self._disk.write(self._fd, data, offset)
         except OSError as exc:
-            if is_full(exc):
-                raise StorageFullError(str(exc)) from exc
-            raise RaftStorageError(f"cannot write {self.path}: {exc.strerror}") from exc
+            raise storage_error(exc, self.path) from exc
         self.received += len(data)
         self._unsynced += len(data)
         if self._unsynced >= _SYNC_EVERY_BYTES:
@@ -178,9 +183,7 @@ class Incoming:
         try:
             self._disk.sync(self._fd)
         except OSError as exc:
-            if is_full(exc):
-                raise StorageFullError(str(exc)) from exc
-            raise RaftStorageError(f"cannot write {self.path}: {exc.strerror}") from exc
+            raise storage_error(exc, self.path) from exc
         self._unsynced = 0
 
     @property
