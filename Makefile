@@ -1,7 +1,7 @@
 # `make demo` and `make test` install what is missing first (apt for system tools, pip into .venv).
 PY := .venv/bin/python
 COMPONENTS := cli gateway manager agent overlay daemon proto common
-.PHONY: demo demo-down test check bench proto setup format
+.PHONY: demo demo-down test sim check bench proto setup format
 
 setup:
 	@deploy/setup.sh
@@ -14,6 +14,12 @@ demo-down:
 
 test: setup
 	@$(PY) -m pytest tests
+
+# make sim SEEDS=1000 [FIRST=1]: as many simulated clusters; a seed that fails says how to run it again.
+SEEDS ?= 100
+FIRST ?= 1
+sim: setup
+	@$(PY) tests/sim/run.py --seeds $(SEEDS) --first $(FIRST)
 
 check: setup
 	.venv/bin/ruff check .

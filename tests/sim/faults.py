@@ -44,9 +44,12 @@ class Faults:
             self._add_member,
             self._remove_member,
         ]
+        # Some worlds dwell on changes of the members, or on two leaders at once.
+        dwell = rng.choice((None, None, (self._add_member, self._remove_member), (self._isolate_leader,)))
         chosen = rng.sample(kinds, rng.randint(3, len(kinds)))
         self._kinds = [(kind, rng.choice((1, 1, 2, 4))) for kind in chosen]
-        self._pace_s = rng.choice((0.25, 0.5, 1.0))
+        self._kinds += [(kind, 6) for kind in dwell or ()]
+        self._pace_s = rng.choice((0.15, 0.5, 1.0))
 
     async def run(self) -> None:
         """Until told to stop."""

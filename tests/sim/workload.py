@@ -38,6 +38,7 @@ class Workload:
         self.counts: Counter[str] = Counter()
         self.keys: set[str] = set()
         self.running = True
+        self._newest_key = ""
 
     async def client(self) -> None:
         """One client: one operation after the other."""
@@ -67,13 +68,18 @@ class Workload:
     def _key(self) -> str:
         key = f"r{int(self._now() / _EPOCH_S)}.{self._rng.randrange(_KEYS)}"
         self.keys.add(key)
+        self._newest_key = key
         return key
+
+    def _key_to_read(self) -> str:
+        """Mostly one that was just written: that is what a reader could miss."""
+        return self._newest_key if self._newest_key and self._rng.random() < 0.6 else self._key()
 
     # -- reading ------------------------------------------------------------------------------------------
 
     async def _read(self, machine: Machine) -> None:
         try:
-            await self.read(machine, self._key())
+            await self.read(machine, self._key_to_read())
         except (PyswarmError, Gone):
             self.counts["reads refused"] += 1
 
