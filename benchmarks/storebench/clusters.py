@@ -113,7 +113,7 @@ class Etcd:
                         manager_name=manager_name(identities.cluster_id),
                         initial_cluster=initial,
                         state="new",
-                        token="benchmark",
+                        token="benchmark",  # noqa: S106 - a name, no secret
                         client_port=client_port,
                         peer_port=peer_port,
                     )
@@ -126,7 +126,9 @@ class Etcd:
     async def start(self) -> None:
         """All members."""
         for command in self._commands:
-            self._processes.append(await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL))
+            self._processes.append(
+                await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+            )
 
     async def leader(self, client: Child) -> str:
         """The address of whoever leads."""
@@ -148,7 +150,9 @@ class Etcd:
 
 def described() -> dict[str, Any]:
     """What each side used, for whoever reads the figures."""
-    both = "3 processes on loopback, mutual TLS between members and towards the client, fdatasync before each answer"
+    both = (
+        "3 processes on loopback, mutual TLS between members and towards the client, fdatasync before each answer"
+    )
     return {
         "ours": f"{both}; a service of this benchmark that calls Store.update (a new config of 300 bytes)",
         "etcd": f"{both}; KV Put of 300 bytes, etcd's own defaults for snapshots",

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -47,7 +46,8 @@ async def bench_steady(disk: Path, seconds: float) -> dict[str, Any]:
             leader = await managers.leader()
             term = (await leader.ask("state"))["term"]
             cores = os.cpu_count() or 1
-            burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+            burn = (sys.executable, "-c", "while True: pass")
+            burners = [await asyncio.create_subprocess_exec(*burn) for _ in range(cores)]
             until_s = time.monotonic() + seconds
             while (left_s := until_s - time.monotonic()) > 0:
                 await asyncio.sleep(min(LOOK_EVERY_S, left_s))
@@ -57,7 +57,7 @@ async def bench_steady(disk: Path, seconds: float) -> dict[str, Any]:
         finally:
             for burner in burners:
                 burner.kill()
-                burner.wait()
+                await burner.wait()
             await managers.stop()
     return {
         "seconds": seconds,

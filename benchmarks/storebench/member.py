@@ -1,7 +1,7 @@
 """One manager's Raft and store in a process of its own, with a service by which a client reaches them.
 
-The service is this benchmark's: it calls ``Store.update`` and ``RaftNode.propose`` and nothing else, so that what is
-compared with etcd is storing, not the checks of the control API. That one is measured by itself (``configs``).
+The service is this benchmark's: it calls ``Store.update`` and ``RaftNode.propose`` and nothing else, so that what
+is compared with etcd is storing, not the checks of the control API. That one is measured by itself (``configs``).
 """
 
 import asyncio
@@ -112,9 +112,7 @@ async def run(folder: Path, addr: str, members: list[str]) -> None:
     await serve_questions(answer)
 
 
-async def load(
-    write: Callable[[bytes], Awaitable[object]], outstanding: int, seconds: float
-) -> dict[str, float]:
+async def load(write: Callable[[bytes], Awaitable[object]], outstanding: int, seconds: float) -> dict[str, float]:
     """So many writers, each waiting for its answer before it writes again, for a while."""
     took_s: list[float] = []
     began_s = time.perf_counter()
