@@ -16,7 +16,7 @@ import uvloop
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy"), str(ROOT / "benchmarks")]
 
-from storebench import client, commits, idle, member  # noqa: E402 - the folders above are not packages
+from storebench import client, commits, idle, managers, member  # noqa: E402 - the folders above are not packages
 from storebench.figures import log  # noqa: E402
 
 Step = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
@@ -29,13 +29,14 @@ def main() -> None:
     parser.add_argument("--failovers", type=int, default=7, help="how often the leader is killed [7]")
     parser.add_argument("--steady-s", type=float, default=600.0, help="how long nothing may happen [600]")
     parser.add_argument("--disk", type=Path, default=ROOT, help="a folder on the disk to measure [the repository]")
-    names = ("commits", "failover", "idle", "configs", "large", "steady")
+    names = ("commits", "failover", "idle", "managers", "large", "steady")
     parser.add_argument("--only", choices=names, action="append", help="only this part; may be given again")
     args = parser.parse_args()
     steps: dict[str, Step] = {
         "commits": lambda: commits.bench_commits(args.disk, args.repeat),
         "failover": lambda: commits.bench_failover(args.disk, args.failovers),
         "idle": lambda: idle.bench_idle(args.disk),
+        "managers": lambda: managers.bench_managers(args.repeat),
         "steady": lambda: idle.bench_steady(args.disk, args.steady_s),
     }
     results: dict[str, Any] = {}
@@ -52,5 +53,7 @@ if __name__ == "__main__":
             uvloop.run(member.run(Path(folder), addr, members))
         case ["client", certs]:
             uvloop.run(client.run(Path(certs)))
+        case ["http", path]:
+            uvloop.run(client.run_http(path))
         case _:
             main()

@@ -24,16 +24,19 @@ async def serve_questions(answer: Answer) -> None:
 
 
 class Child:
-    """One such process, started with a role's name and arguments for ``benchmarks/store.py``."""
+    """One such process, started with a role's name and arguments for ``benchmarks/store.py``; with ``netns`` (a name
+    below /run/netns) in a network of its own."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, netns: str = "") -> None:
         self._arguments = arguments
+        self._prefix = ("nsenter", f"--net=/run/netns/{netns}") if netns else ()
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, *more: str) -> None:
         """Returns once it says that it runs."""
         script = str(Path(__file__).resolve().parents[1] / "store.py")
         self.process = await asyncio.create_subprocess_exec(
+            *self._prefix,
             sys.executable,
             script,
             *self._arguments,
