@@ -44,6 +44,8 @@ from pyswarm.proto.v1 import control_pb2, control_pb2_grpc, raft_pb2, raft_pb2_g
 
 log = get_logger("node")
 
+#: Looked up once: it is read from a file, and every request to the API asks what this node is.
+_VERSION = version("pyswarm")
 READY_TIMEOUT_S = 30.0
 POLL_S = 0.1
 
@@ -103,7 +105,7 @@ class NodeService:
         here = NodeInfo(
             local_state="pending" if self._pending else "inactive",
             engine=self._engine_url,
-            version=version("pyswarm"),
+            version=_VERSION,
             error=self._error,
         )
         if membership is None:

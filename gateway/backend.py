@@ -57,6 +57,13 @@ class Backend:
         """The local manager; raises NotAManager."""
         return await self._access.control(info)
 
+    async def leave(self, force: bool) -> str:
+        """Take this node out of its cluster; a warning of what could not be removed, or nothing."""
+        try:
+            return await self.node.leave(force)
+        finally:
+            self._access.forget()
+
     async def forward(self, request: web.Request, body: bytes | None = None) -> web.StreamResponse:
         """Let the engine answer."""
         info = await self.node.info()

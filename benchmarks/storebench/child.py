@@ -24,8 +24,8 @@ async def serve_questions(answer: Answer) -> None:
 
 
 class Child:
-    """One such process, started with a role's name and arguments for ``benchmarks/store.py``; with ``netns`` (a name
-    below /run/netns) in a network of its own."""
+    """One such process, started with a role's name and arguments for ``benchmarks/store.py``; with ``netns``, a
+    name below /run/netns, in that network."""
 
     def __init__(self, *arguments: str, netns: str = "") -> None:
         self._arguments = arguments

@@ -61,7 +61,7 @@ async def run(certs: Path) -> None:
 
 
 async def run_http(socket: str) -> None:
-    """As ``run``, over Docker's API on a unix socket: each writer keeps one connection, as Docker's client does."""
+    """As ``run``, over Docker's API on a unix socket: each writer keeps one connection, as clients do."""
     numbers = itertools.count()
 
     async def answer(question: dict[str, Any]) -> dict[str, Any]:
