@@ -16,7 +16,7 @@ import uvloop
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy"), str(ROOT / "benchmarks")]
 
-from storebench import client, commits, idle, managers, member  # noqa: E402 - the folders above are not packages
+from storebench import client, commits, idle, large, managers, member  # noqa: E402 - the folders above are not packages
 from storebench.figures import log  # noqa: E402
 
 Step = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
@@ -37,6 +37,7 @@ def main() -> None:
         "failover": lambda: commits.bench_failover(args.disk, args.failovers),
         "idle": lambda: idle.bench_idle(args.disk),
         "managers": lambda: managers.bench_managers(args.repeat),
+        "large": lambda: large.bench_large(args.disk, args.repeat),
         "steady": lambda: idle.bench_steady(args.disk, args.steady_s),
     }
     results: dict[str, Any] = {}
@@ -53,6 +54,8 @@ if __name__ == "__main__":
             uvloop.run(member.run(Path(folder), addr, members))
         case ["client", certs]:
             uvloop.run(client.run(Path(certs)))
+        case ["large", folder]:
+            uvloop.run(large.run(Path(folder)))
         case ["http", path]:
             uvloop.run(client.run_http(path))
         case _:
