@@ -48,7 +48,7 @@ async def test_many_requests_to_a_manager_ask_the_daemon_once_in_a_while(clock: 
     for _ in range(5):
         await gateway.control()
     assert daemon.asked == 1
-    await clock.advance(KNOWN_FOR_S)
+    await clock.advance(2 * KNOWN_FOR_S)
     daemon.answer = WORKER
     with pytest.raises(NotAManager):
         await gateway.control()

@@ -24,6 +24,7 @@ from pyswarm.common.types import (
     ConfigSpec,
     ContainerSpec,
     FileTarget,
+    ManagerStatus,
     Network,
     NetworkSpec,
     Node,
@@ -230,6 +231,43 @@ async def test_task_indexes_in_view_and_transaction(clock: VirtualClock) -> None
     assert {t.id for t in tasks.by_service("s")} == {"t1", "t3"}
     assert [t.id for t in tasks.by_node("n")] == ["t1"]
     assert tasks.by_slot("s", 2) == []
+    store.validate()
+
+
+async def test_tasks_are_found_by_their_networks_until_they_end(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    held = (TaskNetwork(network_id="net", addr="10.0.1.2/24"), TaskNetwork(network_id="other"))
+    await add(store, Task(id="t1", networks=held), Task(id="t2", networks=held[1:]))
+
+    def build(tx: Transaction) -> None:
+        first = tx.view.tasks.find("t1")
+        tx.update(msgspec.structs.replace(first, status=TaskStatus(state=TaskState.FAILED)))
+        tx.create(Task(id="t3", networks=held[:1]))
+        assert [t.id for t in tx.view.tasks.by_network("net")] == ["t3"]
+        assert [t.id for t in tx.view.tasks.by_network("other")] == ["t2"]
+
+    assert [t.id for t in store.view.tasks.by_network("net")] == ["t1"]
+    await store.update(build)
+    assert [t.id for t in store.view.tasks.by_network("net")] == ["t3"]
+    assert [t.id for t in store.view.tasks.by_network("other")] == ["t2"]
+    assert store.view.tasks.by_network("none") == []
+    store.validate()
+
+
+async def test_managers_are_found_among_the_nodes(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    status = ManagerStatus(addr="10.0.0.1:2377")
+    await add(store, Node(id="n1", manager_status=status), Node(id="n2"), Node(id="n3", manager_status=status))
+
+    def build(tx: Transaction) -> None:
+        tx.update(msgspec.structs.replace(tx.view.nodes.find("n1"), manager_status=None))
+        tx.update(msgspec.structs.replace(tx.view.nodes.find("n2"), manager_status=status))
+        tx.delete(tx.view.nodes.find("n3"))
+        assert [n.id for n in tx.view.nodes.managers()] == ["n2"]
+
+    assert [n.id for n in store.view.nodes.managers()] == ["n1", "n3"]
+    await store.update(build)
+    assert [n.id for n in store.view.nodes.managers()] == ["n2"]
     store.validate()
 
 
