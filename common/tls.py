@@ -113,7 +113,7 @@ class TLSIdentity:
     @property
     def peer(self) -> PeerIdentity:
         """What this certificate says about its owner."""
-        return identity_of(x509.load_pem_x509_certificate(self.cert_pem))
+        return _identity_in(self.cert_pem)
 
     @property
     def node_id(self) -> str:

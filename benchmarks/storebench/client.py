@@ -49,7 +49,7 @@ async def run(certs: Path) -> None:
                 request = control_pb2.CreateRequest(spec=msgspec.msgpack.encode(spec))
                 return await control.CreateConfig(request, timeout=30)
         else:
-            method = {"store": "Put", "raft": "Log"}[question["through"]]
+            method = {"store": "Put", "nothing": "Nothing"}[question["through"]]
             call = channel.unary_unary(f"/{SERVICE}/{method}")
 
             async def write(value: bytes) -> object:

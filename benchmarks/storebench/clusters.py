@@ -156,5 +156,6 @@ def described() -> dict[str, Any]:
     return {
         "ours": f"{both}; a service of this benchmark that calls Store.update (a new config of 300 bytes)",
         "etcd": f"{both}; KV Put of 300 bytes, etcd's own defaults for snapshots",
+        "rpc_without_work": "a call of our service that stores nothing: what the RPC alone allows",
         "client": "one process with one connection to the leader, Python's grpc.aio, unary calls, for both",
     }

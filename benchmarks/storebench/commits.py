@@ -44,7 +44,7 @@ async def _compare(managers: Managers, etcd: Etcd, client: Child, repeat: int) -
         ways = {
             "etcd": (client, {"addr": their_addr, "through": "etcd"}),
             "ours": (client, {"addr": our_addr, "through": "store"}),
-            "ours_log_only": (client, {"addr": our_addr, "through": "raft"}),
+            "rpc_without_work": (client, {"addr": our_addr, "through": "nothing"}),
             "ours_in_process": (leader, {"through": "store"}),
             "ours_in_process_log_only": (leader, {"through": "raft"}),
         }

@@ -32,6 +32,7 @@ from pyswarm.manager.raft.snapshots import SnapshotStore
 from pyswarm.manager.state import Store, Transaction, Watch
 from storebench.child import Child, serve_questions
 from storebench.figures import log, medians, rss_mib
+from storebench.member import be_like_a_manager
 
 TASKS, NODES, SERVICES = 100_000, 1_000, 100
 PER_TRANSACTION = 500
@@ -203,8 +204,7 @@ async def _longest_stall(work: Awaitable[T]) -> tuple[float, T]:
 
 async def run(folder: Path) -> None:
     """The child: one manager, alone, on a real disk."""
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
+    be_like_a_manager()
     manager = _Manager(folder)
     began_s = time.perf_counter()
     await manager.start()

@@ -6,6 +6,7 @@ is compared with etcd is storing, not the checks of the control API. That one is
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pyswarm.common.errors import PyswarmError
 from pyswarm.common.ids import new_id
 from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity
 from pyswarm.common.types import Config, ConfigSpec
+from pyswarm.manager.main import SWITCH_INTERVAL_S
 from pyswarm.manager.peers import PeerNetwork, PeerReceiver
 from pyswarm.manager.raft import Member, RaftConfig, RaftNode
 from pyswarm.manager.state import Store, Transaction
@@ -30,6 +32,18 @@ SERVICE = "pyswarm.benchmark.Store"
 VALUE = b"x" * 300
 RETRY_S = 0.005
 PATIENCE_S = 15.0
+
+
+def be_like_a_manager() -> None:
+    """The interpreter's settings of the manager process (``manager.main``)."""
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+async def nothing(_value: bytes) -> bytes:
+    """What the RPC itself costs."""
+    return b""
 
 
 class _RaftServicer(raft_pb2_grpc.RaftServicer):
@@ -73,8 +87,7 @@ def _handler(call: Callable[[bytes], Awaitable[bytes]]) -> Any:
 
 async def run(folder: Path, addr: str, members: list[str]) -> None:
     """Until standard input ends. ``members`` (id@address) are given at the first start."""
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
+    be_like_a_manager()
     identity = TLSIdentity.load(folder / "certs")
     network = PeerNetwork(identity)
     store = Store(SystemClock())
@@ -90,7 +103,7 @@ async def run(folder: Path, addr: str, members: list[str]) -> None:
     writes = _Writes(node, store)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     raft_pb2_grpc.add_RaftServicer_to_server(_RaftServicer(node), server)
-    methods = {"Put": _handler(writes.put), "Log": _handler(writes.log)}
+    methods = {"Put": _handler(writes.put), "Log": _handler(writes.log), "Nothing": _handler(nothing)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     server.add_secure_port(addr, identity.server_credentials())
     network.start()
