@@ -22,8 +22,8 @@ from pyswarm.manager.manager import Manager, ManagerConfig
 
 log = get_logger("manager")
 
-#: How long the loop may keep the Raft thread waiting for the interpreter, and the other way round. Each commit passes
-#: between them several times; with Python's own 5 ms a busy manager spent a tenth of its time on that.
+#: How long the loop may keep the Raft thread waiting for the interpreter, and the other way round. Each commit
+#: passes between them several times; with Python's own 5 ms a busy manager stored about a tenth less.
 SWITCH_INTERVAL_S = 0.0005
 
 
