@@ -1,7 +1,7 @@
 # `make demo` and `make test` install what is missing first (apt for system tools, pip into .venv).
 PY := .venv/bin/python
 COMPONENTS := cli gateway manager agent overlay daemon proto common
-.PHONY: demo demo-down test sim mutants chaos check bench proto setup format
+.PHONY: demo demo-down test sim mutants chaos check bench bench-store proto setup format
 
 setup:
 	@deploy/setup.sh
@@ -37,6 +37,9 @@ chaos: setup
 
 bench: setup
 	@$(PY) benchmarks/main_job.py
+
+bench-store: setup
+	@$(PY) benchmarks/store.py
 
 proto: setup
 	deploy/gen-proto.sh

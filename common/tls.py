@@ -8,6 +8,7 @@ which of the two it expects; otherwise a worker could pose as a manager.
 import os
 import ssl
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,13 @@ def peer_identity(context: "grpc.aio.ServicerContext[Any, Any]") -> PeerIdentity
     pems = context.auth_context().get("x509_pem_cert")
     if not pems:
         raise PermissionDenied("a client certificate of this swarm is required")
-    return identity_of(x509.load_pem_x509_certificate(bytes(next(iter(pems)))))
+    return _identity_in(bytes(next(iter(pems))))
+
+
+@lru_cache(maxsize=4096)
+def _identity_in(pem: bytes) -> PeerIdentity:
+    """Every call brings its connection's certificate along; reading it costs more than many calls do."""
+    return identity_of(x509.load_pem_x509_certificate(pem))
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class TLSIdentity:
     @property
     def peer(self) -> PeerIdentity:
         """What this certificate says about its owner."""
-        return identity_of(x509.load_pem_x509_certificate(self.cert_pem))
+        return _identity_in(self.cert_pem)
 
     @property
     def node_id(self) -> str:

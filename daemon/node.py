@@ -46,6 +46,8 @@ from pyswarm.manager.rescue import RescueOrder
 
 log = get_logger("node")
 
+#: Looked up once: it is read from a file, and every request to the API asks what this node is.
+_VERSION = version("pyswarm")
 READY_TIMEOUT_S = 30.0
 ROLE_RETRY_S = 1.0
 
@@ -114,7 +116,7 @@ class NodeService:
         here = NodeInfo(
             local_state="pending" if self._pending else "inactive",
             engine=self._engine_url,
-            version=version("pyswarm"),
+            version=_VERSION,
             error=self._error or (f"the manager does not run: {trouble}" if trouble else ""),
         )
         if membership is None:

@@ -62,6 +62,13 @@ class Backend:
         control = await self.control(info)
         return control.reading(stale=True) if flag(request, "stale") else control
 
+    async def leave(self, force: bool) -> str:
+        """Take this node out of its cluster; a warning of what could not be removed, or nothing."""
+        try:
+            return await self.node.leave(force)
+        finally:
+            self._access.forget()
+
     async def forward(self, request: web.Request, body: bytes | None = None) -> web.StreamResponse:
         """Let the engine answer."""
         info = await self.node.info()

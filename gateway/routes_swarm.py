@@ -102,7 +102,7 @@ async def _settled(backend: Backend) -> None:
 async def leave(request: web.Request) -> web.Response:
     """Take this node out of its cluster."""
     backend = request.app[BACKEND]
-    warning = await backend.to_the_end(backend.node.leave(flag(request, "force")), "swarm-leave")
+    warning = await backend.to_the_end(backend.leave(flag(request, "force")), "swarm-leave")
     return json_response({"Warnings": [warning]}) if warning else web.Response()
 
 

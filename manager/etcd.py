@@ -138,7 +138,7 @@ class EtcdManagement:
 
 def managers_of(view: View, self_id: str) -> Managers:
     """The managers and which of them are heard of; the leader is, since it asks."""
-    managers = [n for n in view.nodes.values() if n.manager_status is not None]
+    managers = view.nodes.managers()
     alive = {n.id for n in managers if n.status.state is NodeState.READY} | {self_id}
     return Managers(
         self_id=self_id,

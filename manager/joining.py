@@ -161,7 +161,7 @@ class JoinServer:
         await self._store.update(add, reason="node joins")
         managers = tuple(
             ManagerAddress(n.id, n.manager_status.addr)
-            for n in self._store.view.nodes.values()
+            for n in self._store.view.nodes.managers()
             if n.manager_status is not None and n.id != node.id
         )
         return CertificateReply(

@@ -412,10 +412,7 @@ def _require_unused(view: View, network: Network) -> None:
 
 
 def _task_in(view: View, network: Network) -> Task | None:
-    for task in view.tasks.values():
-        if not task.status.state.ended and any(n.network_id == network.id for n in task.networks):
-            return task
-    return None
+    return next(iter(view.tasks.by_network(network.id)), None)
 
 
 def _doing(view: View, task: Task) -> str:

@@ -1,10 +1,11 @@
 """Docker's list filters. Values of one filter are alternatives, different filters must all match; labels are the
 exception: all of them must match. A filter nobody knows is refused, or a typing error would list everything."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pyswarm.common.errors import InvalidArgument
+from pyswarm.common.ids import ID_LENGTH
 from pyswarm.common.types import Config, Network, Node, Secret, Service, Task, TaskState
 from pyswarm.manager.state import Stored, View
 
@@ -20,7 +21,7 @@ def select(view: View, kind: str, filters: Filters) -> list[Stored]:
     if kind == "service":
         return [*_passing(view, view.services.values(), _SERVICE, filters)]
     if kind == "task":
-        return [*_passing(view, view.tasks.values(), _TASK, filters)]
+        return [*_passing(view, _candidates(view, filters), _TASK, filters)]
     if kind == "node":
         return [*_passing(view, view.nodes.values(), _NODE, filters)]
     if kind == "network":
@@ -30,6 +31,22 @@ def select(view: View, kind: str, filters: Filters) -> list[Stored]:
     if kind == "config":
         return [*_passing(view, view.configs.values(), _CONFIG, filters)]
     raise InvalidArgument(f'objects of kind "{kind}" cannot be listed')
+
+
+def _candidates(view: View, filters: Filters) -> Iterator[Task]:
+    """All that can pass the filters, and as few others as the indexes allow: clients ask for the tasks of one
+    service again and again while they wait for it."""
+    ids = dict.fromkeys(filters.get("id", ()))
+    if ids and all(len(value) == ID_LENGTH for value in ids):
+        yield from (task for task in map(view.tasks.get, ids) if task is not None)
+    elif services := filters.get("service"):
+        for service_id in {view.services.find(value).id for value in services}:
+            yield from view.tasks.by_service(service_id)
+    elif nodes := filters.get("node"):
+        for node_id in {node.id for value in nodes for node in _nodes_named(view, value)}:
+            yield from view.tasks.by_node(node_id)
+    else:
+        yield from view.tasks.values()
 
 
 def _passing(view: View, objects: Iterable[T], known: Mapping[str, _Build[T]], filters: Filters) -> list[T]:
@@ -112,7 +129,7 @@ def _node_of_task(view: View, values: Sequence[str]) -> _Predicate[Task]:
 def _nodes_named(view: View, value: str) -> list[Node]:
     """Several hosts may have one name; a filter then means all of them."""
     if view.nodes.get(value) is None:
-        named = [node for node in view.nodes.values() if node.description.hostname == value]
+        named = [node for node in view.nodes.named(value) if node.description.hostname == value]
         if named:
             return named
     return [view.nodes.find(value)]

@@ -350,7 +350,7 @@ class Dispatcher:
             return None
         endpoints, assignment = self._etcd_info(node.id)
         managers = sorted(
-            (n.id, n.manager_status.addr) for n in view.nodes.values() if n.manager_status is not None
+            (n.id, n.manager_status.addr) for n in view.nodes.managers() if n.manager_status is not None
         )
         return pb.SessionMessage(
             session_id=session.id,

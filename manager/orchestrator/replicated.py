@@ -79,7 +79,9 @@ class ReplicatedOrchestrator(StoreLoop):
         tasks = view.tasks.by_service(service_id)
         if service is None:
             return plan_removed(tasks)
-        nodes = {node.id: node for node in view.nodes.values()}
+        # Only the nodes it is on: a copy of all of them for each of many services would be most of the work.
+        places = ((task.node_id, view.nodes.get(task.node_id)) for task in tasks)
+        nodes = {node_id: node for node_id, node in places if node is not None}
         now_s = self.clock.now()
         if max(len(tasks), service.spec.replicas) <= LARGE_SERVICE_TASKS:
             return plan_service(service, tasks, nodes, now_s, self._run_times)

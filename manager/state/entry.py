@@ -8,7 +8,8 @@ The structs are encoded as arrays: a later version may append fields with defaul
 decode. Anything else needs a new ``SCHEMA``.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -30,6 +31,8 @@ KINDS: dict[str, type[Stored]] = {
 }
 _KIND_OF: dict[type[object], str] = {cls: kind for kind, cls in KINDS.items()}
 _NIL = msgspec.Raw(b"\xc0")
+#: How many objects one piece of a snapshot holds at most.
+SNAPSHOT_SLICE = 64
 
 
 class Action(msgspec.Struct, frozen=True, array_like=True):
@@ -125,9 +128,33 @@ def decode_outcomes(data: bytes) -> tuple[Outcome, ...]:
     return _outcomes.decode(data)
 
 
-def encode_snapshot(body: SnapshotBody) -> bytes:
-    """A snapshot's bytes."""
-    return _seal(body)
+def snapshot_pieces(
+    index: int, tables: Mapping[str, Mapping[str, Stored]], recent: Sequence[tuple[str, Outcome]]
+) -> Iterator[bytes]:
+    """A snapshot's bytes: an ``Envelope`` with a ``SnapshotBody``, in pieces of a bounded number of objects.
+
+    Encoding all of it in one call would hold the interpreter for as long as that takes, and with it the manager's
+    loop, whichever thread encodes.
+    """
+    yield _array_header(2) + _encoder.encode(SCHEMA)
+    yield _array_header(3) + _encoder.encode(index) + _map_header(len(tables))
+    for kind, table in tables.items():
+        yield _encoder.encode(kind) + _array_header(len(table))
+        objects = iter(table.values())
+        while piece := [_encoder.encode(obj) for obj in itertools.islice(objects, SNAPSHOT_SLICE)]:
+            yield b"".join(piece)
+    yield _array_header(len(recent))
+    for start in range(0, len(recent), SNAPSHOT_SLICE):
+        yield b"".join([_encoder.encode(answered) for answered in recent[start : start + SNAPSHOT_SLICE]])
+
+
+def _array_header(length: int) -> bytes:
+    """MessagePack's largest form, whatever the length."""
+    return b"\xdd" + length.to_bytes(4, "big")
+
+
+def _map_header(length: int) -> bytes:
+    return b"\xdf" + length.to_bytes(4, "big")
 
 
 def decode_snapshot(data: bytes) -> SnapshotBody:

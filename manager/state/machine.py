@@ -4,8 +4,9 @@
 each of them, for ever, at each start.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -119,8 +120,7 @@ class Machine:
         recent = list(self._recent.items())
 
         def serialise() -> bytes:
-            objects = {kind: [fmt.encode_object(obj) for obj in table.values()] for kind, table in tables.items()}
-            return fmt.encode_snapshot(fmt.SnapshotBody(index=index, objects=objects, recent=recent))
+            return b"".join(_giving_way(fmt.snapshot_pieces(index, tables, recent)))
 
         return serialise
 
@@ -129,16 +129,16 @@ class Machine:
         view = LiveView()
         try:
             body = fmt.decode_snapshot(data)
-            for kind, raws in body.objects.items():
+            # Services before their tasks, which share their specs.
+            for kind, raws in sorted(body.objects.items(), key=lambda item: item[0] == "task"):
+                table = view.tables[kind]
                 for raw in raws:
-                    view.tables[kind].put(fmt.decode_object(kind, raw))
+                    obj = fmt.decode_object(kind, raw)
+                    service = view.services.get(obj.service_id) if isinstance(obj, Task) else None
+                    table.put(_with_spec_of(obj, service) if isinstance(obj, Task) and service else obj)
         except (msgspec.MsgspecError, KeyError) as exc:
             raise StateDamaged(f"the snapshot at index {index} cannot be read: {exc}") from exc
         view.applied = index
-        for task in list(view.tasks.values()):
-            service = view.services.get(task.service_id)
-            if service is not None:
-                view.tasks.put(_with_spec_of(task, service))
         self.view = view
         self._recent = OrderedDict(body.recent)
 
@@ -149,6 +149,14 @@ class Machine:
             problems.append(f"{len(self._recent)} request ids are remembered")
         if problems:
             raise AssertionError("; ".join(problems))
+
+
+def _giving_way(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """``pieces``, letting other threads run after each. The interpreter alone would let a loop that wakes up wait
+    for its whole switch interval, each time; and no call into C lasts longer than one piece."""
+    for piece in pieces:
+        yield piece
+        time.sleep(0)
 
 
 def _with_spec_of(task: Task, service: Service) -> Task:

@@ -1,14 +1,14 @@
 """Objects by id, with the indexes that keep every lookup off a full scan. Pure.
 
-``Live...`` tables hold the applied state. ``Staged...`` tables show it as a transaction would leave it.
+``Live...`` tables hold the applied state; those in ``staged`` show it as a transaction would leave it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from pyswarm.common.errors import InvalidArgument, NotFound
-from pyswarm.common.types import Service, Task
+from pyswarm.common.types import Node, Service, Task
 from pyswarm.manager.state.entry import Stored
 from pyswarm.manager.state.naming import name_of
 
@@ -80,6 +80,10 @@ class TaskTable(Table[Task]):
         """A slot's tasks: the current one, those before it, and at an update the next."""
 
     @abstractmethod
+    def by_network(self, network_id: str) -> list[Task]:
+        """The tasks attached to a network that have not ended, as far as anyone knows."""
+
+    @abstractmethod
     def by_address(self, network_id: str, addr: str) -> Task | None:
         """The task that holds an address (with mask): it has not ended, as far as anyone knows."""
 
@@ -92,6 +96,14 @@ class ServiceTable(Table[Service]):
         """The service whose virtual IP an address (with mask) is."""
 
 
+class NodeTable(Table[Node]):
+    """Nodes, also by what they do."""
+
+    @abstractmethod
+    def managers(self) -> list[Node]:
+        """Those that are managers: a few, among any number of workers."""
+
+
 def virtual_addresses(service: Service) -> list[AddressKey]:
     """What a service holds of its networks' addresses."""
     return [(vip.network_id, vip.addr) for vip in service.endpoint.virtual_ips]
@@ -102,6 +114,11 @@ def held_addresses(task: Task) -> list[AddressKey]:
     if task.status.state.ended:
         return []
     return [(attached.network_id, attached.addr) for attached in task.networks if attached.addr]
+
+
+def held_networks(task: Task) -> set[str]:
+    """What a task takes part in until it was seen to have ended."""
+    return set() if task.status.state.ended else {attached.network_id for attached in task.networks}
 
 
 class LiveTable(Table[T]):
@@ -182,6 +199,7 @@ class LiveTaskTable(LiveTable[Task], TaskTable):
         self._by_service: dict[str, dict[str, None]] = {}
         self._by_node: dict[str, dict[str, None]] = {}
         self._by_slot: dict[SlotKey, dict[str, None]] = {}
+        self._by_network: dict[str, dict[str, None]] = {}
         self._by_address: dict[AddressKey, str] = {}
 
     def by_service(self, service_id: str) -> list[Task]:
@@ -193,6 +211,9 @@ class LiveTaskTable(LiveTable[Task], TaskTable):
     def by_slot(self, service_id: str, slot: int) -> list[Task]:
         return [self._objects[key] for key in self._by_slot.get((service_id, slot), ())]
 
+    def by_network(self, network_id: str) -> list[Task]:
+        return [self._objects[key] for key in self._by_network.get(network_id, ())]
+
     def by_address(self, network_id: str, addr: str) -> Task | None:
         holder = self._by_address.get((network_id, addr))
         return None if holder is None else self._objects.get(holder)
@@ -202,6 +223,8 @@ class LiveTaskTable(LiveTable[Task], TaskTable):
         self._by_slot.setdefault((obj.service_id, obj.slot), {})[obj.id] = None
         if obj.node_id:
             self._by_node.setdefault(obj.node_id, {})[obj.id] = None
+        for network_id in held_networks(obj):
+            self._by_network.setdefault(network_id, {})[obj.id] = None
         for key in held_addresses(obj):
             self._by_address[key] = obj.id
 
@@ -210,12 +233,14 @@ class LiveTaskTable(LiveTable[Task], TaskTable):
         _drop(self._by_slot, (obj.service_id, obj.slot), obj.id)
         if obj.node_id:
             _drop(self._by_node, obj.node_id, obj.id)
+        for network_id in held_networks(obj):
+            _drop(self._by_network, network_id, obj.id)
         for key in held_addresses(obj):
             if self._by_address.get(key) == obj.id:
                 del self._by_address[key]
 
     def _index_names(self) -> tuple[str, ...]:
-        return ("_by_service", "_by_node", "_by_slot", "_by_address")
+        return ("_by_service", "_by_node", "_by_slot", "_by_network", "_by_address")
 
 
 class LiveServiceTable(LiveTable[Service], ServiceTable):
@@ -243,101 +268,27 @@ class LiveServiceTable(LiveTable[Service], ServiceTable):
         return (*super()._index_names(), "_by_vip")
 
 
-class StagedTable(Table[T]):
-    """A live table with a transaction's changes on top; None in ``staged`` is a deleted object."""
+class LiveNodeTable(LiveTable[Node], NodeTable):
+    """The applied nodes."""
 
-    def __init__(self, live: Table[T]) -> None:
-        super().__init__(live.kind)
-        self.live = live
-        self.staged: dict[str, T | None] = {}
+    def __init__(self, kind: str = "node") -> None:
+        super().__init__(kind)
+        self._managers: dict[str, None] = {}
 
-    def stage(self, object_id: str, obj: T | None) -> None:
-        """Change an object, or with None delete it."""
-        self.staged[object_id] = obj
+    def managers(self) -> list[Node]:
+        return [self._objects[key] for key in self._managers]
 
-    def unstage(self, object_id: str) -> None:
-        """Forget a change."""
-        del self.staged[object_id]
+    def _index(self, obj: Node) -> None:
+        super()._index(obj)
+        if obj.manager_status is not None:
+            self._managers[obj.id] = None
 
-    def get(self, object_id: str) -> T | None:
-        if object_id in self.staged:
-            return self.staged[object_id]
-        return self.live.get(object_id)
+    def _unindex(self, obj: Node) -> None:
+        super()._unindex(obj)
+        self._managers.pop(obj.id, None)
 
-    def values(self) -> Iterable[T]:
-        return self.live.values() if not self.staged else self._merge(self.live.values(), lambda _: True)
-
-    def __len__(self) -> int:
-        added = sum(1 for obj in self.staged.values() if obj is not None)
-        return len(self.live) + added - sum(1 for key in self.staged if key in self.live)
-
-    def named(self, name: str) -> list[T]:
-        wanted = name.casefold()
-        return self._merge(self.live.named(name), lambda obj: name_of(obj).casefold() == wanted)
-
-    def _merge(self, live: Iterable[T], belongs: Callable[[T], bool]) -> list[T]:
-        if not self.staged:
-            return list(live)
-        kept = [obj for obj in live if obj.id not in self.staged]
-        kept += [obj for obj in self.staged.values() if obj is not None and belongs(obj)]
-        return kept
-
-
-class StagedServiceTable(StagedTable[Service], ServiceTable):
-    """Services as a transaction would leave them."""
-
-    def __init__(self, live: ServiceTable) -> None:
-        super().__init__(live)
-        self._live_services = live
-
-    def by_vip(self, network_id: str, addr: str) -> Service | None:
-        for service in self.staged.values():
-            if service is not None and (network_id, addr) in virtual_addresses(service):
-                return service
-        live = self._live_services.by_vip(network_id, addr)
-        return None if live is None or live.id in self.staged else live
-
-
-class StagedTaskTable(StagedTable[Task], TaskTable):
-    """Tasks as a transaction would leave them."""
-
-    def __init__(self, live: TaskTable) -> None:
-        super().__init__(live)
-        self._live_tasks = live
-        self._addresses: dict[AddressKey, str] = {}
-
-    def stage(self, object_id: str, obj: Task | None) -> None:
-        self._forget_addresses(object_id)
-        super().stage(object_id, obj)
-        if obj is not None:
-            self._addresses.update(dict.fromkeys(held_addresses(obj), object_id))
-
-    def unstage(self, object_id: str) -> None:
-        self._forget_addresses(object_id)
-        super().unstage(object_id)
-
-    def _forget_addresses(self, object_id: str) -> None:
-        former = self.staged.get(object_id)
-        for key in held_addresses(former) if former is not None else ():
-            if self._addresses.get(key) == object_id:
-                del self._addresses[key]
-
-    def by_service(self, service_id: str) -> list[Task]:
-        return self._merge(self._live_tasks.by_service(service_id), lambda t: t.service_id == service_id)
-
-    def by_node(self, node_id: str) -> list[Task]:
-        return self._merge(self._live_tasks.by_node(node_id), lambda t: t.node_id == node_id)
-
-    def by_slot(self, service_id: str, slot: int) -> list[Task]:
-        live = self._live_tasks.by_slot(service_id, slot)
-        return self._merge(live, lambda t: t.service_id == service_id and t.slot == slot)
-
-    def by_address(self, network_id: str, addr: str) -> Task | None:
-        staged = self._addresses.get((network_id, addr))
-        if staged is not None:
-            return self.staged[staged]
-        live = self._live_tasks.by_address(network_id, addr)
-        return None if live is None or live.id in self.staged else live
+    def _index_names(self) -> tuple[str, ...]:
+        return (*super()._index_names(), "_managers")
 
 
 K = TypeVar("K")

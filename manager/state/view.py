@@ -4,16 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import cast
 
-from pyswarm.common.types import Cluster, Config, Network, Node, Secret
+from pyswarm.common.types import Cluster, Config, Network, Secret
 from pyswarm.manager.state.entry import Stored
+from pyswarm.manager.state.staged import StagedNodeTable, StagedServiceTable, StagedTable, StagedTaskTable
 from pyswarm.manager.state.tables import (
+    LiveNodeTable,
     LiveServiceTable,
     LiveTable,
     LiveTaskTable,
+    NodeTable,
     ServiceTable,
-    StagedServiceTable,
-    StagedTable,
-    StagedTaskTable,
     Table,
     TaskTable,
 )
@@ -23,7 +23,7 @@ class View(ABC):
     """All tables. It costs nothing to take and shows the store as it is: after an ``await`` it may show a later
     state. The objects in it never change, so they may be kept."""
 
-    nodes: Table[Node]
+    nodes: NodeTable
     services: ServiceTable
     tasks: TaskTable
     networks: Table[Network]
@@ -46,7 +46,7 @@ class LiveView(View):
     """The applied state."""
 
     def __init__(self) -> None:
-        self.nodes: LiveTable[Node] = LiveTable("node")
+        self.nodes: LiveNodeTable = LiveNodeTable("node")
         self.services: LiveServiceTable = LiveServiceTable("service")
         self.tasks: LiveTaskTable = LiveTaskTable("task")
         self.networks: LiveTable[Network] = LiveTable("network")
@@ -75,7 +75,7 @@ class StagedView(View):
 
     def __init__(self, live: View) -> None:
         self._live = live
-        self.nodes: StagedTable[Node] = StagedTable(live.nodes)
+        self.nodes: StagedNodeTable = StagedNodeTable(live.nodes)
         self.services: StagedServiceTable = StagedServiceTable(live.services)
         self.tasks: StagedTaskTable = StagedTaskTable(live.tasks)
         self.networks: StagedTable[Network] = StagedTable(live.networks)

@@ -24,6 +24,7 @@ from pyswarm.common.types import (
     ConfigSpec,
     ContainerSpec,
     FileTarget,
+    ManagerStatus,
     Network,
     NetworkSpec,
     Node,
@@ -233,6 +234,43 @@ async def test_task_indexes_in_view_and_transaction(clock: VirtualClock) -> None
     store.validate()
 
 
+async def test_tasks_are_found_by_their_networks_until_they_end(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    held = (TaskNetwork(network_id="net", addr="10.0.1.2/24"), TaskNetwork(network_id="other"))
+    await add(store, Task(id="t1", networks=held), Task(id="t2", networks=held[1:]))
+
+    def build(tx: Transaction) -> None:
+        first = tx.view.tasks.find("t1")
+        tx.update(msgspec.structs.replace(first, status=TaskStatus(state=TaskState.FAILED)))
+        tx.create(Task(id="t3", networks=held[:1]))
+        assert [t.id for t in tx.view.tasks.by_network("net")] == ["t3"]
+        assert [t.id for t in tx.view.tasks.by_network("other")] == ["t2"]
+
+    assert [t.id for t in store.view.tasks.by_network("net")] == ["t1"]
+    await store.update(build)
+    assert [t.id for t in store.view.tasks.by_network("net")] == ["t3"]
+    assert [t.id for t in store.view.tasks.by_network("other")] == ["t2"]
+    assert store.view.tasks.by_network("none") == []
+    store.validate()
+
+
+async def test_managers_are_found_among_the_nodes(clock: VirtualClock) -> None:
+    store, _ = local_store(clock)
+    status = ManagerStatus(addr="10.0.0.1:2377")
+    await add(store, Node(id="n1", manager_status=status), Node(id="n2"), Node(id="n3", manager_status=status))
+
+    def build(tx: Transaction) -> None:
+        tx.update(msgspec.structs.replace(tx.view.nodes.find("n1"), manager_status=None))
+        tx.update(msgspec.structs.replace(tx.view.nodes.find("n2"), manager_status=status))
+        tx.delete(tx.view.nodes.find("n3"))
+        assert [n.id for n in tx.view.nodes.managers()] == ["n2"]
+
+    assert [n.id for n in store.view.nodes.managers()] == ["n1", "n3"]
+    await store.update(build)
+    assert [n.id for n in store.view.nodes.managers()] == ["n2"]
+    store.validate()
+
+
 async def test_tasks_never_go_back(clock: VirtualClock) -> None:
     store, _ = local_store(clock)
     status = TaskStatus(state=TaskState.RUNNING)
@@ -352,6 +390,40 @@ async def test_snapshot_restores_state_and_window(clock: VirtualClock) -> None:
     with pytest.raises(StateDamaged):
         other.restore(data[:-7], 1)
     assert other.view.services.by_name("web") is not None
+
+
+def test_a_large_snapshot_is_encoded_in_bounded_pieces() -> None:
+    """One call into the encoder holds every thread of the process: none may be as long as the state is large."""
+    machine = Machine()
+    machine.view.tables["service"].put(msgspec.structs.replace(service("s1", "web"), version=Version(index=1)))
+    tasks = {f"t{i}": Task(id=f"t{i}", version=Version(index=1), reason="x" * 900) for i in range(1000)}
+    answers = [(f"r{i}", entry.Outcome("ok", i)) for i in range(1000)]
+    services = {obj.id: obj for obj in machine.view.services.values()}
+    pieces = list(entry.snapshot_pieces(9, {"service": services, "task": tasks, "node": {}}, answers))
+    largest_object = max(len(entry.encode_object(task)) for task in tasks.values())
+    assert max(len(piece) for piece in pieces) <= entry.SNAPSHOT_SLICE * largest_object
+    body = entry.decode_snapshot(b"".join(pieces))
+    assert body.index == 9
+    assert body.recent == answers
+    assert body.objects["node"] == []
+    assert {o.id: o for o in (entry.decode_object("task", raw) for raw in body.objects["task"])} == tasks
+    assert [entry.decode_object("service", raw) for raw in body.objects["service"]] == list(services.values())
+
+
+def test_a_snapshot_of_one_encoded_body_is_read_as_well() -> None:
+    """As earlier releases wrote it, and with the tasks before the services whose specs they share."""
+    web = msgspec.structs.replace(service("s1", "web"), version=Version(index=1))
+    task = Task(id="t1", version=Version(index=2), service_id="s1", spec=web.spec.task_template)
+    raws = {"task": [entry.encode_object(task)], "service": [entry.encode_object(web)]}
+    body = entry.SnapshotBody(index=3, objects=raws, recent=[("r", entry.Outcome("ok", 2))])
+    whole = msgspec.msgpack.encode(entry.Envelope(entry.SCHEMA, msgspec.Raw(msgspec.msgpack.encode(body))))
+    machine = Machine()
+    machine.restore(whole, 3)
+    machine.validate()
+    restored = machine.view.tasks.get("t1")
+    assert restored == task
+    assert restored is not None
+    assert restored.spec is machine.view.services.find("web").spec.task_template
 
 
 def record(request_id: str, *actions: entry.Action) -> bytes:
