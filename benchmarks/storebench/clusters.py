@@ -126,9 +126,8 @@ class Etcd:
     async def start(self) -> None:
         """All members."""
         for command in self._commands:
-            self._processes.append(
-                await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
-            )
+            nothing = asyncio.subprocess.DEVNULL
+            self._processes.append(await asyncio.create_subprocess_exec(*command, stdin=nothing, stderr=nothing))
 
     async def leader(self, client: Child) -> str:
         """The address of whoever leads."""
