@@ -319,6 +319,13 @@ async def test_a_stale_read_is_answered_by_any_manager_without_a_leader(three: T
     assert (await client.get_cluster()).id == three.pki.cluster_id
 
 
+async def test_a_manager_that_knows_nothing_yet_does_not_list_it(three: TestCluster) -> None:
+    late = await three.add_manager()
+    client = three.client(manager=three.managers.index(late)).reading(stale=True)
+    with pytest.raises(Unavailable, match="started while nobody leads"):
+        await client.list_services()
+
+
 async def test_a_caller_with_little_time_is_told_why_before_it_is_over(three: TestCluster) -> None:
     three.raft.leader = None
     with pytest.raises(Unavailable, match="does not have a leader"):
