@@ -1,7 +1,7 @@
 # `make demo` and `make test` install what is missing first (apt for system tools, pip into .venv).
 PY := .venv/bin/python
 COMPONENTS := cli gateway manager agent overlay daemon proto common
-.PHONY: demo demo-down test check bench proto setup format
+.PHONY: chaos mutants demo demo-down test check bench proto setup format
 
 setup:
 	@deploy/setup.sh
@@ -21,6 +21,12 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports --config pyproject.toml
 	deploy/gen-proto.sh --check
+
+mutants: setup
+	@$(PY) tests/mutants/run.py $(if $(SEEDS),--sim $(SEEDS)) $(NAMES)
+
+chaos: setup
+	@$(PY) tests/chaos/run.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 bench: setup
 	@$(PY) benchmarks/main_job.py

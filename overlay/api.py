@@ -18,6 +18,7 @@ from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.overlay.dns.service import RESOLV_CONF, RESOLVER_ADDR, RESOLVER_PORT, NameService
 from pyswarm.overlay.errors import OverlayError
+from pyswarm.overlay.inforce import InForce
 from pyswarm.overlay.linux.address import put_local_addr, remove_local_addr
 from pyswarm.overlay.linux.monitor import Monitor
 from pyswarm.overlay.linux.nftmonitor import NftMonitor
@@ -25,7 +26,7 @@ from pyswarm.overlay.mesh.keeper import MeshKeeper
 from pyswarm.overlay.metrics import OverlayMetrics
 from pyswarm.overlay.objects import VXLAN_OVERHEAD_BYTES, LocalNetwork, bridge_name, vxlan_name
 from pyswarm.overlay.reconcile import Outcome, Reconciler
-from pyswarm.overlay.registry.model import OverlayState, SyncMark
+from pyswarm.overlay.registry.model import OverlayState
 from pyswarm.overlay.vips.service import VipService
 
 __all__ = [
@@ -132,13 +133,10 @@ class Overlay:
         self._node_id = node_id
         self._dns_addr = dns_addr
         self._heard = asyncio.Event()  # the same, for those who wait for a task to be known
-        self._found: SyncMark | None = None
-        self._led: SyncMark | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._work = asyncio.Event()
-        self._on_applied = on_applied
-        self._untold: list[tuple[int, int]] = []  # marks that were asked for, in order
+        self._in_force = InForce(on_applied)
         self._state: OverlayState | None = None
         self._attached: dict[str, LocalNetwork] = {}
         self._ways_in: dict[str, str] = {}  # of this host's tasks; empty for one that has ended
@@ -172,8 +170,7 @@ class Overlay:
     def update(self, state: OverlayState) -> None:
         """Take the newest desired state; what it changes is in the kernel, and then in answers, soon after."""
         self._state = state
-        if state.mark is not None and state.mark.asked:
-            self._untold.append(state.mark.fence)
+        self._in_force.heard(state.mark)
         self._news.set()
         self._updated.set()
         self._heard.set()
@@ -307,8 +304,7 @@ class Overlay:
                 outcome = await self._pass(list(self._attached.values()))
                 led = await self._mesh_pass(state)
             if led and state is not None:
-                self._led = state.mark
-                self._tell()
+                self._in_force.led(state.mark)
             if led and not outcome.failures:
                 retry_s = _RETRY_FIRST_S
             elif not self._retrying:
@@ -328,18 +324,8 @@ class Overlay:
             if (state := self._state) is not None:
                 await self._vips.apply(state)
                 self._name_service.update(state)
-                self._found = state.mark
-                self._tell()
-
-    def _tell(self) -> None:
-        """Say up to where the leader's writes are in force, in names, virtual IPs and published ports. A network
-        that failed has no part in who is found."""
-        if self._found is None or self._led is None:
-            return
-        fence = min(self._found.fence, self._led.fence)
-        later = [mark for mark in self._untold if mark > fence]
-        asked, self._untold = len(later) < len(self._untold), later
-        self._on_applied(fence, asked)
+                # A network that failed has no part in who is found.
+                self._in_force.found(state.mark)
 
     async def _retry(self, delay_s: float) -> None:
         await self._clock.sleep(delay_s)

@@ -44,11 +44,12 @@ class RaftCore:
         self.config = config
         self._journal = storage.journal
         self._snapshots: SnapshotStore = storage.snapshots
+        self._witness = storage.witness
         self._sender = sender
         self._emit = emit
         self._monotonic = monotonic
         self._outbox: list[tuple[str, Message]] = []
-        self.engine = Engine(config, storage.journal, storage.snapshots, self._send, monotonic)
+        self.engine = Engine(config, storage, self._send, monotonic)
         self._changes = MembershipChanges(self.engine, self._fail, self._resolve, self._await_entry, sender.forget)
         self._messages: deque[tuple[str, bytes]] = deque()
         self._requests: deque[Waiter] = deque()
@@ -126,6 +127,7 @@ class RaftCore:
             self._emit(effects)
         while self._saved:
             self._compact(self._saved.popleft())
+        self._witness.save(began)
 
     def withhold_leadership(self) -> None:
         """There is no space to promise anything, so nobody shall take this node for the leader. The next ``step``

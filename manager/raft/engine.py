@@ -15,11 +15,13 @@ from pysyncobj.node import Node
 
 from pyswarm.manager.raft.entries import LogEntry, Snapshot
 from pyswarm.manager.raft.follower import Follower
-from pyswarm.manager.raft.journal import Journal
 from pyswarm.manager.raft.messages import (
     Append,
     AppendAck,
+    Marks,
     Message,
+    Recall,
+    Recalled,
     SnapshotAck,
     SnapshotChunk,
     TimeoutNow,
@@ -27,12 +29,13 @@ from pyswarm.manager.raft.messages import (
     VoteReply,
 )
 from pyswarm.manager.raft.replication import Replicator
-from pyswarm.manager.raft.snapshots import SnapshotStore
 from pyswarm.manager.raft.stock import CANDIDATE, FOLLOWER, LEADER, StockEngine
+from pyswarm.manager.raft.storage import Storage
 from pyswarm.manager.raft.types import Member, RaftConfig
 
 #: A voter this long without its leader, as a part of the shortest election timeout, listens to candidates.
 _STICKINESS = 0.9
+_TELL_MARKS_EVERY_S = 1.0
 
 
 class Engine(StockEngine):
@@ -41,8 +44,7 @@ class Engine(StockEngine):
     def __init__(
         self,
         config: RaftConfig,
-        journal: Journal,
-        snapshots: SnapshotStore,
+        storage: Storage,
         send: Callable[[str, Message], None],
         monotonic: Callable[[], float],
     ) -> None:
@@ -60,9 +62,13 @@ class Engine(StockEngine):
         self._next_beat = 0.0
         self._campaign_now = False
         self._transfer_election = False
-        self._follower = Follower(self, snapshots, send)
-        super().__init__(config, journal, self._from_stock, monotonic)
-        self._replicator = Replicator(config, journal, snapshots, self.next_index, self.match_index, send)
+        self._follower = Follower(self, storage.snapshots, send)
+        self._witness, self._standing = storage.witness, storage.standing
+        self._tell_marks_at = 0.0
+        super().__init__(config, storage.journal, self._from_stock, monotonic)
+        self._replicator = Replicator(
+            config, storage.journal, storage.snapshots, self.next_index, self.match_index, send
+        )
         self.adopt_membership()
         self.stock_tick()
         if len(self.members) == 1 and self.is_voter:
@@ -93,13 +99,15 @@ class Engine(StockEngine):
 
     def tick(self, now: float) -> None:
         """Elections, commitment, heartbeats."""
+        if now >= self._standing.ask_at and self.is_voter:
+            self._ask_what_is_known(now)
         if self.state != LEADER:
             if self.others and now - self._ticked_at > self.config.election_min_s / 2:
                 # This process did not run; what the leader sent meanwhile may still be on its way.
                 self.wait_for_leader(now)
             if self._campaign_now:
                 self.campaign_at_once()
-            elif self.others and self.is_voter and now > self.election_deadline:
+            elif self.others and self.is_voter and self._standing.confirmed and now > self.election_deadline:
                 self._ask_before_election(now)
         self._ticked_at = now
         was_leading, term = self.state == LEADER, self.term
@@ -173,6 +181,7 @@ class Engine(StockEngine):
         for node in old - new:
             self._replicator.drop(node.id)
             self._voters.discard(node.id)
+            self._witness.forget(node.id)
             self._departed.append(node.id)
         self.set_nodes(new, set(self.learners) - new)
 
@@ -201,11 +210,21 @@ class Engine(StockEngine):
         Requests of a node this one does not know as a member are judged by their term and log like any
         other: the membership that has it may not have arrived here yet, and could not without them.
         """
-        if isinstance(message, AppendAck | VoteReply | SnapshotAck):
+        if isinstance(message, AppendAck | VoteReply | SnapshotAck | Recalled):
             if self.is_member(sender) or Node(sender) in self.learners:
                 self._on_answer(sender, message)
             return
         self.heard_addr[sender] = message.addr
+        if isinstance(message, Recall):
+            self._on_recall(sender, message)
+            return
+        if isinstance(message, Marks):
+            if message.term == self.term and sender == self.leader_id:
+                self._witness.learn([k for k in message.known if k.node_id != self.config.node_id])
+            return
+        # A term is durable before anything that carries it is sent; of a pre-vote's this is not true.
+        if not (isinstance(message, Vote) and message.pre):
+            self._witness.note(sender, message.term, message.commit if isinstance(message, Append) else 0)
         if isinstance(message, Append | SnapshotChunk):
             self._follower.receive(sender, message)
         elif isinstance(message, Vote):
@@ -213,13 +232,19 @@ class Engine(StockEngine):
         elif message.term == self.term and sender == self.leader_id and self.is_voter:
             self._campaign_now = self._transfer_election = True
 
-    def _on_answer(self, sender: str, message: AppendAck | VoteReply | SnapshotAck) -> None:
+    def _on_answer(self, sender: str, message: AppendAck | VoteReply | SnapshotAck | Recalled) -> None:
         promised = isinstance(message, VoteReply) and message.pre and message.granted
+        if not promised:
+            self._witness.note(sender, message.term)
+        if isinstance(message, Recalled):
+            # Before its term is taken over: what this node's own disk says is what counts.
+            others = [n.id for n in self.others]
+            self._standing.answer(self.monotonic(), sender, message, self.term, self.journal.last_index, others)
         if message.term > self.term and not promised:
             self._step_down(message.term)
         elif isinstance(message, VoteReply):
             self._on_vote_reply(sender, message)
-        elif self.state == LEADER and message.term == self.term:
+        elif isinstance(message, AppendAck | SnapshotAck) and self.state == LEADER and message.term == self.term:
             node, now = Node(sender), self.monotonic()
             self.answered_at[node] = now
             if isinstance(message, AppendAck):
@@ -258,6 +283,26 @@ class Engine(StockEngine):
         """Snapshots the state machine must be restored from."""
         return self._follower.take_installed()
 
+    # -- what the members remember of each other ----------------------------------------------------------------
+
+    def _ask_what_is_known(self, now: float) -> None:
+        others = [n.id for n in self.others]
+        for node_id, question in self._standing.questions(now, self.config.addr, self.term, others).items():
+            self._send(node_id, question)
+
+    def _note_matches(self) -> None:
+        """Only what is committed: the rest of a log may be replaced by a later leader, rightly."""
+        for node, match in self.match_index.items():
+            self._witness.note(node.id, 0, min(match, self.commit_index))
+
+    def _on_recall(self, sender: str, question: Recall) -> None:
+        if self.state == LEADER:
+            self._note_matches()
+        mark = self._witness.recall(sender, question.folder_id)
+        self._send(sender, Recalled(self.term, question.run, mark.term, mark.index))
+        if self.is_member(sender) or Node(sender) in self.learners:
+            self._witness.runs_on(sender, question.folder_id)
+
     # -- elections --------------------------------------------------------------------------------------------
 
     def _ask_before_election(self, now: float) -> None:
@@ -277,7 +322,8 @@ class Engine(StockEngine):
     def _on_vote_request(self, sender: str, request: Vote) -> None:
         if request.pre:
             granted = (
-                request.term > self.term
+                self._standing.confirmed
+                and request.term > self.term
                 and not self._leader_is_heard()
                 and (request.last_term, request.last_index) >= (self.journal.last_term, self.journal.last_index)
             )
@@ -285,6 +331,9 @@ class Engine(StockEngine):
             return
         if request.term < self.term:
             self._send(sender, VoteReply(self.term, False, False))
+            return
+        if not self._standing.confirmed:
+            # What this node voted before its disk was put back, if it was, only the others can tell.
             return
         # No disruption by a node that was cut off, unless the leader itself asked for the election.
         wanted = request.transfer and self.is_member(sender)
@@ -342,7 +391,13 @@ class Engine(StockEngine):
         self.feed_at(self._next_beat)
         for node in (*self.others, *self.learners):
             self._replicator.feed(node, self.term, self.commit_index, now, beat)
+        if beat and now >= self._tell_marks_at:
+            self._tell_marks_at = now + _TELL_MARKS_EVERY_S
+            self._note_matches()
+            known = self._witness.known()
+            for node in self.others:
+                self._send(node.id, Marks(self.config.addr, self.term, known))
 
     def may_campaign(self) -> bool:
         """Only a member of the newest membership, alone or after a pre-vote."""
-        return self.is_voter and (self._campaign_now or not self.others)
+        return self.is_voter and self._standing.confirmed and (self._campaign_now or not self.others)

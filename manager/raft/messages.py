@@ -82,7 +82,45 @@ class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
     term: int
 
 
-Message = Append | AppendAck | Vote | VoteReply | SnapshotChunk | SnapshotAck | TimeoutNow
+class Recall(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """A member that has started asks what it is known to have had on the data folder it runs on."""
+
+    addr: str
+    term: int
+    #: Of this process: an answer to an earlier one says nothing.
+    run: int
+    folder_id: str
+
+
+class Recalled(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """The answer: the term and the committed entry the asker was seen with."""
+
+    term: int
+    run: int
+    known_term: int
+    known_index: int
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How far one member was seen to be with one data folder."""
+
+    node_id: str
+    folder_id: str
+    term: int
+    index: int
+
+
+class Marks(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
+    """The leader tells what it knows of the members, so that others remember it when it is gone."""
+
+    addr: str
+    term: int
+    known: list[Known]
+
+
+Message = (
+    Append | AppendAck | Vote | VoteReply | SnapshotChunk | SnapshotAck | TimeoutNow | Recall | Recalled | Marks
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -19,6 +19,8 @@ class Meta(msgspec.Struct, frozen=True):
     cluster_id: str
     #: The membership before the first entry of the log.
     members: tuple[Member, ...]
+    #: Of this folder, made with it: the others remember what a member had on it.
+    folder_id: str = ""
     generation: Generation = Generation()
     #: The newest rescue of this folder, if there was one.
     forced: Forced | None = None

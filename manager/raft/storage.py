@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from pyswarm.common.ids import new_id
 from pyswarm.manager.raft.disk import Disk, FolderLock
 from pyswarm.manager.raft.entries import Snapshot
 from pyswarm.manager.raft.generation import Generation
@@ -12,6 +13,7 @@ from pyswarm.manager.raft.records import SEGMENT_HEADER_BYTES
 from pyswarm.manager.raft.rescue import rescue
 from pyswarm.manager.raft.snapshots import SnapshotStore
 from pyswarm.manager.raft.types import Member, RaftConfig, RaftStorageError
+from pyswarm.manager.raft.witness import Standing, Witness
 
 
 class Storage:
@@ -22,6 +24,8 @@ class Storage:
         lock: FolderLock,
         journal: Journal,
         snapshots: SnapshotStore,
+        witness: Witness,
+        standing: Standing,
         restored: tuple[Snapshot, bytes] | None,
         generation: Generation,
     ) -> None:
@@ -29,10 +33,13 @@ class Storage:
         self.generation = generation
         self.journal = journal
         self.snapshots = snapshots
+        self.witness = witness
+        self.standing = standing
         self.restored = restored
 
     def close(self) -> None:
         """Close all files, then let another process in."""
+        self.witness.close()
         self.snapshots.drop_incoming()
         self.journal.close()
         self._lock.release()
@@ -72,6 +79,7 @@ def _open(
     hard_state = HardState(folder, disk)
     journal = Journal(folder, hard_state, disk, segment_bytes=config.segment_bytes, on_sync=on_sync)
     snapshots = SnapshotStore(folder, disk)
+    witness = Witness(folder, disk)
     meta = load_meta(folder, disk)
     if meta is None:
         if initial_members is None:
@@ -79,8 +87,11 @@ def _open(
         _clear_unfinished(folder, disk)
         hard_state.create()
         journal.create(initial_members)
-        save_meta(folder, Meta(config.node_id, config.cluster_id, initial_members, config.generation), disk)
-        return Storage(lock, journal, snapshots, None, config.generation)
+        folder_id = new_id()
+        meta = Meta(config.node_id, config.cluster_id, initial_members, folder_id, config.generation)
+        save_meta(folder, meta, disk)
+        standing = Standing(folder, folder_id, fresh=True)
+        return Storage(lock, journal, snapshots, witness, standing, None, config.generation)
     if meta.node_id != config.node_id:
         raise RaftStorageError(f"{folder} belongs to node {meta.node_id}, not to {config.node_id}")
     if config.cluster_id and meta.cluster_id and meta.cluster_id != config.cluster_id:
@@ -88,8 +99,10 @@ def _open(
     hard_state.load()
     restored = snapshots.load()
     journal.load(meta.members, restored[0] if restored else None)
+    witness.load()
     meta = rescue(config, meta, hard_state, journal, disk)
-    return Storage(lock, journal, snapshots, restored, meta.generation)
+    standing = Standing(folder, meta.folder_id, fresh=False)
+    return Storage(lock, journal, snapshots, witness, standing, restored, meta.generation)
 
 
 def _clear_unfinished(folder: Path, disk: Disk) -> None:

@@ -49,6 +49,9 @@ class Rig:
         config = RaftConfig(str(folder), "me", "me:2377")
         self.storage = open_storage(config, tuple(Member(n, f"{n}:2377") for n in names), self.disk)
         self.core = RaftCore(config, self.storage, self, self._emit, lambda: self.now)
+        self.run()
+        self.sent.clear()
+        self.effects.clear()
         self.disk.tape.clear()
 
     def send(self, node_id: str, _addr: str, payload: bytes) -> bool:

@@ -1,19 +1,24 @@
 """The guards around PySyncObj, one message at a time, on a clock of the test's own."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pyswarm.manager.raft import Member, RaftConfig, RaftInvariantError
+from pyswarm.manager.raft import Member, RaftConfig, RaftInvariantError, RaftStorageError
 from pyswarm.manager.raft.disk import Disk
 from pyswarm.manager.raft.engine import Engine
 from pyswarm.manager.raft.entries import MEMBERSHIP, NO_OP, REGULAR, Snapshot, encode_members
 from pyswarm.manager.raft.messages import (
     Append,
     AppendAck,
+    Known,
+    Marks,
     Message,
+    Recall,
+    Recalled,
     SnapshotAck,
     SnapshotChunk,
     TimeoutNow,
@@ -40,8 +45,7 @@ class Bench:
         self.journal = self.storage.journal
         self.engine = Engine(
             config,
-            self.journal,
-            self.storage.snapshots,
+            self.storage,
             lambda node_id, message: self.sent.append((node_id, message)),
             lambda: self.now,
         )
@@ -119,6 +123,14 @@ def append(
     return Append("a:2377", term, seq, prev, prev_term, commit, new)
 
 
+def confirm(engine: Engine, sent: list[Message], by: str, now: float, term: int = 0, index: int = 0) -> None:
+    """A restarted node asks what is known of it, and one member answers."""
+    engine.tick(now)
+    question = next(m for m in sent if isinstance(m, Recall))
+    sent.clear()
+    engine.receive(by, Recalled(term, question.run, term, index))
+
+
 # -- following -------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +203,7 @@ def test_a_pickled_membership_entry_is_never_loaded(bench: Maker) -> None:
     evil = MEMBERSHIP + b"\x80\x04cos\nsystem\n(S'true'\ntR."
     with pytest.raises(msgspec.DecodeError):
         b.receive("a", append(2, 1, 0, [(2, evil)]))
+    assert b.engine._SyncObj__parseChangeClusterRequest(MEMBERSHIP + pickle.dumps("loaded")) is None
 
 
 # -- snapshots -------------------------------------------------------------------------------------------------
@@ -305,11 +318,16 @@ def test_one_vote_per_term_also_after_a_restart(bench: Maker, tmp_path: Path) ->
     b.storage.close()
     again = open_storage(b.engine.config, None, Disk())
     sent: list[Message] = []
-    engine = Engine(b.engine.config, again.journal, again.snapshots, lambda _n, m: sent.append(m), lambda: b.now)
+    engine = Engine(b.engine.config, again, lambda _n, m: sent.append(m), lambda: b.now)
     b.storage = again
+    confirm(engine, sent, "a", b.now)
+    b.now += 0.5
+    confirm(engine, sent, "b", b.now)
     engine.receive("b", Vote("b:2377", 4, 99, 9, False, False))
     assert sent == []
     assert engine.term == 4
+    engine.receive("b", Vote("b:2377", 5, 99, 9, False, False))
+    assert sent == [VoteReply(5, True, False)]
 
 
 def test_a_worse_log_gets_no_vote(bench: Maker) -> None:
@@ -473,3 +491,116 @@ def test_replacing_members_forgets_what_they_had(bench: Maker) -> None:
     b.receive("b", AppendAck(b.engine.term, 1, True, 3, 0))
     b.tick()
     assert b.engine.commit_index == 1
+
+
+# -- a disk that was put back to an earlier state ----------------------------------------------------------------
+
+
+def restarted(b: Bench) -> tuple[Engine, list[Message]]:
+    """The same node in a new process."""
+    b.journal.sync()
+    b.storage.close()
+    b.storage = open_storage(b.engine.config, None, Disk())
+    b.journal = b.storage.journal
+    sent: list[Message] = []
+    return Engine(b.engine.config, b.storage, lambda _n, m: sent.append(m), lambda: b.now), sent
+
+
+def test_a_restarted_node_does_not_vote_before_the_others_said_what_it_had(bench: Maker) -> None:
+    b = bench("me", "a", "b", "c", "d")
+    engine, sent = restarted(b)
+    engine.receive("a", Vote("a:2377", 3, 9, 2, True, False))
+    engine.receive("a", Vote("a:2377", 3, 9, 2, False, False))
+    assert sent == [VoteReply(0, False, True)]
+    assert engine.term == 0
+    confirm(engine, sent, "a", b.now)
+    b.now += 1
+    engine.tick(b.now)
+    sent.clear()
+    engine.receive("a", Vote("a:2377", 3, 9, 2, False, False))
+    assert sent == [], "one of four others is no majority"
+    confirm(engine, sent, "b", b.now + 1)
+    engine.receive("a", Vote("a:2377", 3, 9, 2, False, False))
+    assert sent == [VoteReply(3, True, False)]
+
+
+def test_a_restarted_node_waits_a_moment_for_all_others(bench: Maker) -> None:
+    b = bench("me", "a", "b")
+    engine, sent = restarted(b)
+    confirm(engine, sent, "a", b.now)
+    engine.receive("a", Vote("a:2377", 3, 9, 2, False, False))
+    assert sent == []
+    b.now += 0.3
+    confirm(engine, sent, "b", b.now)
+    engine.receive("a", Vote("a:2377", 3, 9, 2, False, False))
+    assert sent == [VoteReply(3, True, False)], "all have answered"
+
+
+def test_a_restarted_node_does_not_campaign_before_the_others_said_what_it_had(bench: Maker) -> None:
+    b = bench("me", "a", "b")
+    engine, sent = restarted(b)
+    for _ in range(60):
+        b.now += 0.05
+        engine.tick(b.now)
+    assert not [m for m in sent if isinstance(m, Vote)]
+    assert len([m for m in sent if isinstance(m, Recall)]) > 4, "it keeps asking"
+    b.now += 1
+    confirm(engine, sent, "b", b.now)
+    for _ in range(60):
+        b.now += 0.05
+        engine.tick(b.now)
+    assert [m for m in sent if isinstance(m, Vote)]
+
+
+def test_answers_to_an_earlier_process_do_not_count(bench: Maker) -> None:
+    b = bench("me", "a", "b")
+    engine, sent = restarted(b)
+    engine.tick(b.now)
+    question = next(m for m in sent if isinstance(m, Recall))
+    engine.receive("a", Recalled(0, question.run + 1, 0, 0))
+    engine.receive("a", Vote("a:2377", 3, 9, 2, False, False))
+    assert engine.term == 0
+
+
+@pytest.mark.parametrize(
+    ("term", "index", "what"),
+    [(1, 9, "it ends at entry 4, and this manager had acknowledged 9"), (7, 3, "it is at term 1, and .* term 7")],
+)
+def test_a_disk_that_was_put_back_stops_the_node(bench: Maker, term: int, index: int, what: str) -> None:
+    b = bench("me", "a", "b")
+    b.receive("a", append(1, 1, 0, entries(1, 3)))
+    engine, sent = restarted(b)
+    with pytest.raises(RaftStorageError, match=f"put back to an earlier state: {what}.*known by b"):
+        confirm(engine, sent, "b", b.now, term, index)
+
+
+def test_members_note_what_others_had_and_tell_it(bench: Maker) -> None:
+    b = bench("me", "a", "b")
+    b.receive("a", Recall("a:2377", 0, 77, "disk-1"))
+    assert b.take(Recalled) == [Recalled(0, 77, 0, 0)]
+    b.receive("b", Recall("b:2377", 0, 78, "disk-2"))
+    b.lead("a")
+    term = b.engine.term
+    index, _ = b.engine.append(REGULAR + b"x")
+    for _ in range(3):
+        b.tick(0.2)
+        b.acknowledge("a")
+    b.receive("a", Recall("a:2377", 0, 79, "disk-1"))
+    assert b.take(Recalled)[-1] == Recalled(term, 79, term, index)
+    b.receive("a", Recall("a:2377", 0, 80, "another disk"))
+    assert b.take(Recalled) == [Recalled(term, 80, 0, 0)], "a new folder has nothing to remember"
+    b.tick(1.5)
+    told = [m for m in b.take(Marks, "b") if isinstance(m, Marks)]
+    assert Known("a", "disk-1", term, index) in told[-1].known
+
+
+def test_what_the_leader_knows_is_remembered_across_a_restart(bench: Maker) -> None:
+    b = bench("me", "a", "b")
+    b.receive("b", Recall("b:2377", 0, 1, "disk-2"))
+    b.receive("a", append(3, 1, 0, []))
+    b.receive("b", Marks("b:2377", 3, [Known("b", "disk-2", 9, 99)]))
+    b.receive("a", Marks("a:2377", 3, [Known("b", "disk-2", 3, 14), Known("me", "disk-0", 3, 99)]))
+    b.storage.witness.save(b.now + 20)
+    engine, sent = restarted(b)
+    engine.receive("b", Recall("b:2377", 0, 2, "disk-2"))
+    assert sent == [Recalled(3, 2, 3, 14)], "from the leader only, and not of oneself"

@@ -150,6 +150,21 @@ def test_a_missing_segment_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_a_missing_segment_is_refused_even_if_the_entries_would_still_follow_each_other(tmp_path: Path) -> None:
+    storage = opened(tmp_path, segment_bytes=1)  # every sync begins a segment
+    journal = storage.journal
+    fill(journal, 2, 5, batch=100)
+    journal.deleteEntriesFrom(4 - journal.base_index)
+    fill(journal, 4, 5, term=2, batch=100)
+    fill(journal, 6, 6, term=2)
+    storage.close()
+    replacing = segments(tmp_path)[-2]
+    assert entry(4) in replacing.read_bytes()
+    replacing.unlink()
+    with pytest.raises(RaftStorageError, match="missing"):
+        opened(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["vote", "meta"])
 def test_a_damaged_small_file_is_refused(tmp_path: Path, name: str) -> None:
     storage = opened(tmp_path)

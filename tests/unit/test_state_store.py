@@ -415,6 +415,19 @@ def test_the_window_of_request_ids_is_bounded_and_answers_repeats() -> None:
     machine.validate()
 
 
+def test_a_request_answered_before_the_snapshot_is_not_carried_out_after_it() -> None:
+    machine = Machine()
+    create = record("same", entry.Action("create", "service", "s1", 0, entry.encode_object(service("s1", "web"))))
+    first, _ = machine.apply(1, entry.encode_entry([create]))
+    machine.apply(2, entry.encode_entry([record("other", entry.Action("delete", "service", "s1", 1))]))
+    restored = Machine()
+    restored.restore(machine.snapshot()(), 2)
+    again, events = restored.apply(3, entry.encode_entry([create]))
+    assert again == first
+    assert events == ()
+    assert restored.view.services.get("s1") is None
+
+
 async def test_managers_that_apply_the_same_log_agree(clock: VirtualClock) -> None:
     leader, follower = Store(clock), Store(VirtualClock(start_s=0))
     proposer = LocalProposer(leader, follower)

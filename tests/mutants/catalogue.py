@@ -1,0 +1,585 @@
+"""The safeguards of the replicated store, each with a way to take it out and the tests that must notice.
+
+``file`` is below ``manager``. What is replaced must stand in it exactly once. ``tests`` are pytest node ids below
+``tests``, a file alone standing for all of it. Where two checks hold the same rule, both are taken out at once.
+"""
+
+from typing import NamedTuple
+
+ENGINE, CORE = "unit/test_raft_engine.py", "unit/test_raft_core.py"
+JOURNAL, SNAPSHOTS, DISK = "unit/test_raft_journal.py", "unit/test_raft_snapshots.py", "unit/test_raft_disk.py"
+CLUSTER, ROLLBACK = "component/test_raft_cluster.py", "component/test_raft_rollback.py"
+STORE = "unit/test_state_store.py"
+
+
+class Mutant(NamedTuple):
+    """One safeguard taken out."""
+
+    name: str
+    rule: str
+    file: str
+    #: (what stands there, what stands there without the safeguard)
+    edits: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+
+def _m(name: str, rule: str, file: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(name, rule, file, ((old, new),), tests)
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    # -- durable before visible
+    _m(
+        "no-sync",
+        "entries are durable before anything that depends on them is sent",
+        "raft/core.py",
+        "self.sync_s = self._monotonic() - began if self._journal.sync() else None",
+        "self.sync_s = None",
+        CORE,
+    ),
+    _m(
+        "vote-not-saved",
+        "term and vote are durable before anything that depends on them is sent",
+        "raft/journal.py",
+        "        self._hard_state.save()\n",
+        "",
+        CORE,
+        f"{ENGINE}::test_one_vote_per_term_also_after_a_restart",
+    ),
+    _m(
+        "vote-forgotten",
+        "one vote per term, also after a restart",
+        "raft/journal.py",
+        "self._hard_state.set(term, votedForNodeId)",
+        "self._hard_state.set(term, None)",
+        f"{ENGINE}::test_one_vote_per_term_also_after_a_restart",
+    ),
+    _m(
+        "sync-per-entry",
+        "one fdatasync for a whole batch",
+        "raft/journal.py",
+        "            self._disk.sync(self._fd)\n        except OSError as exc:\n            if is_full",
+        "            for _ in self._pending:\n                self._disk.sync(self._fd)\n"
+        "        except OSError as exc:\n            if is_full",
+        f"{JOURNAL}::test_nothing_is_durable_before_sync_and_one_sync_covers_a_batch",
+    ),
+    _m(
+        "full-disk-drops",
+        "a full disk loses nothing: what could not be written is written later",
+        "raft/journal.py",
+        "                self._disk.truncate(self._fd, self._end)\n                raise StorageFullError",
+        "                self._pending.clear()\n                raise StorageFullError",
+        f"{JOURNAL}::test_a_full_disk_loses_nothing_and_goes_on_when_there_is_space",
+    ),
+    _m(
+        "small-file-in-place",
+        "small files and snapshots are written beside and renamed",
+        "raft/disk.py",
+        'temporary = path.with_name(path.name + ".tmp")',
+        "temporary = path",
+        DISK,
+    ),
+    _m(
+        "small-file-not-synced",
+        "a file is synced before it takes the old one's place",
+        "raft/disk.py",
+        "                self.write(fd, data, 0)\n                self.sync(fd)\n",
+        "                self.write(fd, data, 0)\n",
+        DISK,
+    ),
+    _m(
+        "rename-not-synced",
+        "a rename is durable before anything relies on it",
+        "raft/disk.py",
+        "        os.rename(old, new)\n        self.sync_dir(new.parent)\n",
+        "        os.rename(old, new)\n",
+        DISK,
+    ),
+    # -- reading back
+    _m(
+        "record-crc-ignored",
+        "a record whose checksum is wrong is never used",
+        "raft/records.py",
+        "if zlib.crc32(memoryview(data)[start:end]) != crc:",
+        "if False:",
+        JOURNAL,
+    ),
+    _m(
+        "damage-taken-for-a-torn-tail",
+        "damage before acknowledged entries is refused",
+        "raft/records.py",
+        "if not self._is_last or _proof_of_damage(self._data, self.end) is not None:",
+        "if not self._is_last:",
+        f"{JOURNAL}::test_damage_before_acknowledged_entries_is_refused_with_place_and_remedy",
+    ),
+    _m(
+        "torn-tail-refused",
+        "a torn tail is cut at the last good record",
+        "raft/records.py",
+        "if not self._is_last or _proof_of_damage(self._data, self.end) is not None:",
+        "if True:",
+        f"{JOURNAL}::test_every_torn_tail_is_cut_at_the_last_good_record",
+    ),
+    _m(
+        "gap-accepted",
+        "a missing segment is refused",
+        "raft/journal.py",
+        "if number != files[0][0] + position:",
+        "if False:",
+        f"{JOURNAL}::test_a_missing_segment_is_refused_even_if_the_entries_would_still_follow_each_other",
+    ),
+    _m(
+        "snapshot-crc-ignored",
+        "a snapshot is checked in full on load",
+        "raft/snapshots.py",
+        "if len(data) != data_length or zlib.crc32(data) != data_crc:",
+        "if len(data) != data_length:",
+        SNAPSHOTS,
+    ),
+    _m(
+        "small-file-crc-ignored",
+        "meta and vote are checked on load",
+        "raft/disk.py",
+        'if zlib.crc32(body) != int.from_bytes(data[len(magic) : start], "little"):',
+        "if False:",
+        JOURNAL,
+    ),
+    _m(
+        "vote-file-optional",
+        "a missing vote file stops the node",
+        "raft/meta.py",
+        '            raise RaftStorageError(f"{self._path} is missing: {REMEDY}")\n',
+        "            return\n",
+        JOURNAL,
+    ),
+    _m(
+        "folder-not-locked",
+        "two processes never share a data folder",
+        "raft/disk.py",
+        "            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            pass\n",
+        f"{JOURNAL}::test_folder_of_another_node_or_cluster_or_in_use",
+    ),
+    _m(
+        "tail-dropped-at-start",
+        "a kill between snapshot and compaction loses nothing",
+        "raft/journal.py",
+        "elif entries and last >= snapshot.index and entries[at][2] == snapshot.term:",
+        "elif False:",
+        f"{JOURNAL}::test_a_kill_anywhere_between_snapshot_and_compaction_loses_nothing",
+    ),
+    _m(
+        "diverged-tail-kept",
+        "a log that disagrees with the snapshot is dropped",
+        "raft/journal.py",
+        "        else:\n            self._log = [(NO_OP, snapshot.index, snapshot.term)]\n"
+        "            self._configs = [(snapshot.index, snapshot.members)]\n"
+        '            self._pending = [(records.RESET, snapshot.index, snapshot.term, b"")]\n',
+        "        else:\n            self.compact(snapshot.index)\n",
+        JOURNAL,
+    ),
+    _m(
+        "too-many-segments-removed",
+        "compaction removes only whole segments below the snapshot",
+        "raft/journal.py",
+        "self._segments[0].max_index <= index:",
+        "self._segments[0].number > 0:",
+        f"{JOURNAL}::test_compaction_removes_whole_segments_and_keeps_the_tail",
+    ),
+    _m(
+        "committed-removed",
+        "what is committed is never removed, whatever the engine believes",
+        "raft/journal.py",
+        "if entryFrom <= 0 or index <= self._commit_floor:",
+        "if entryFrom <= 0:",
+        f"{JOURNAL}::test_committed_entries_are_never_removed",
+    ),
+    # -- following
+    _m(
+        "matching-truncated",
+        "an entry that matches is never truncated",
+        "raft/follower.py",
+        "if index > base and (index > last or journal.term_at(index) != term):",
+        "if index > base:",
+        f"{ENGINE}::test_a_replayed_append_truncates_nothing_and_commits_nothing_new",
+    ),
+    _m(
+        "commit-not-clamped",
+        "only what a message proves is committed on its word",
+        "raft/follower.py",
+        "engine.follow(sender, m.term, prev, new, min(m.commit, end))",
+        "engine.follow(sender, m.term, prev, new, m.commit)",
+        f"{ENGINE}::test_a_heartbeat_does_not_commit_a_tail_it_does_not_prove",
+    ),
+    _m(
+        "snapshot-commits",
+        "snapshot messages commit nothing before they are verified",
+        "raft/follower.py",
+        "        engine.follow(sender, m.term, engine.journal.last_index, [], 0)\n        if m.index",
+        "        engine.follow(sender, m.term, engine.journal.last_index, [], m.index)\n        if m.index",
+        f"{ENGINE}::test_snapshot_pieces_commit_nothing_until_all_are_verified",
+    ),
+    _m(
+        "old-snapshot-installed",
+        "an older snapshot never replaces newer state",
+        "raft/follower.py",
+        "if m.index <= engine.commit_index:\n            # Everything",
+        "if False:\n            # Everything",
+        f"{ENGINE}::test_an_old_snapshot_never_replaces_newer_state",
+    ),
+    _m(
+        "damaged-snapshot-installed",
+        "a received snapshot is verified before it counts",
+        "raft/follower.py",
+        "self._send(sender, SnapshotAck(m.term, m.index, 0, False))",
+        "self._send(sender, SnapshotAck(m.term, m.index, m.size, True))",
+        f"{ENGINE}::test_a_damaged_snapshot_is_asked_for_again",
+    ),
+    _m(
+        "stale-leader-not-told",
+        "a leader of an old term is told so",
+        "raft/follower.py",
+        "            self._send(sender, AppendAck(engine.term, seq, False, 0, 0))\n",
+        "",
+        f"{ENGINE}::test_a_leader_of_an_old_term_is_told_and_not_followed",
+    ),
+    _m(
+        "membership-not-from-the-log",
+        "membership counts from the moment it is in the log",
+        "raft/engine.py",
+        "        if was_leading:\n            self._end_leadership()\n        self.adopt_membership()\n",
+        "        if was_leading:\n            self._end_leadership()\n",
+        f"{ENGINE}::test_membership_counts_when_it_is_in_the_log_and_goes_when_it_is_truncated",
+    ),
+    _m(
+        "truncated-membership-stays",
+        "a membership that is truncated does not count any more",
+        "raft/journal.py",
+        "        while self._configs[-1][0] >= index:\n            self._configs.pop()\n",
+        "",
+        f"{JOURNAL}::test_membership_follows_the_log_also_backwards",
+        f"{ENGINE}::test_membership_counts_when_it_is_in_the_log_and_goes_when_it_is_truncated",
+    ),
+    _m(
+        "membership-not-replayed",
+        "membership in the log counts at once after a restart",
+        "raft/journal.py",
+        "            if index > snapshot.index and command[:1] == MEMBERSHIP:\n"
+        "                self._configs.append((index, decode_members(command)))\n",
+        "            pass\n",
+        JOURNAL,
+    ),
+    _m(
+        "snapshot-with-old-membership",
+        "a snapshot records the membership as of its entry",
+        "raft/applier.py",
+        "                self._members = decode_members(command)\n                result = self._members\n",
+        "                result = decode_members(command)\n",
+        CLUSTER,
+    ),
+    _m(
+        "pickles-loaded",
+        "nothing in the log is unpickled",
+        "raft/stock.py",
+        "def _SyncObj__parseChangeClusterRequest(",
+        "def _SyncObj__parseNothing(",
+        f"{ENGINE}::test_a_pickled_membership_entry_is_never_loaded",
+    ),
+    # -- voting
+    _m(
+        "votes-counted-twice",
+        "one vote per voter",
+        "raft/engine.py",
+        "elif self.state == CANDIDATE and reply.term == self.term and sender not in self._voters:",
+        "elif self.state == CANDIDATE and reply.term == self.term:",
+        f"{ENGINE}::test_a_repeated_vote_counts_once",
+    ),
+    Mutant(
+        "strangers-vote",
+        "votes and answers of those who are no members are dropped",
+        "raft/engine.py",
+        (
+            (
+                "            if self.is_member(sender) or Node(sender) in self.learners:\n"
+                "                self._on_answer",
+                "            if True:\n                self._on_answer",
+            ),
+            (
+                "if not reply.granted or not self.is_member(sender) or not self.is_voter:",
+                "if not reply.granted or not self.is_voter:",
+            ),
+        ),
+        (f"{ENGINE}::test_votes_of_strangers_and_of_other_terms_do_not_count",),
+    ),
+    _m(
+        "strangers-acknowledge",
+        "answers of those who are no members are dropped",
+        "raft/engine.py",
+        "            if self.is_member(sender) or Node(sender) in self.learners:\n                self._on_answer",
+        "            if True:\n                self._on_answer",
+        ENGINE,
+    ),
+    _m(
+        "no-pre-vote",
+        "no term is raised without a majority that would vote for it",
+        "raft/engine.py",
+        "                self._ask_before_election(now)\n",
+        "                self._campaign_now = True\n                self.campaign_at_once()\n",
+        f"{ENGINE}::test_no_term_is_raised_without_a_majority_in_the_pre_vote",
+    ),
+    _m(
+        "candidates-disturb",
+        "a candidate is not followed while the leader is heard",
+        "raft/engine.py",
+        "if request.term > self.term and self._leader_is_heard() and not wanted:",
+        "if False:",
+        ENGINE,
+    ),
+    _m(
+        "pre-votes-disturb",
+        "no promise to a candidate while the leader is heard",
+        "raft/engine.py",
+        "                and not self._leader_is_heard()\n",
+        "",
+        ENGINE,
+        CLUSTER,
+    ),
+    Mutant(
+        "outsiders-campaign",
+        "who is no member never campaigns",
+        "raft/engine.py",
+        (
+            (
+                "return self.is_voter and self._standing.confirmed and (self._campaign_now or not self.others)",
+                "return self._standing.confirmed and (self._campaign_now or not self.others)",
+            ),
+            (
+                "elif self.others and self.is_voter and self._standing.confirmed and now",
+                "elif self.others and self._standing.confirmed and now",
+            ),
+        ),
+        (f"{ENGINE}::test_who_is_no_member_never_campaigns",),
+    ),
+    _m(
+        "anybody-hands-over",
+        "an election at once only on the leader's word",
+        "raft/engine.py",
+        "elif message.term == self.term and sender == self.leader_id and self.is_voter:",
+        "elif self.is_voter:",
+        f"{ENGINE}::test_a_hand_over_starts_an_election_at_once_and_only_on_the_leaders_word",
+    ),
+    _m(
+        "votes-before-confirmed",
+        "a restarted node does not vote before the others said what it had",
+        "raft/witness.py",
+        "        self.confirmed = fresh\n",
+        "        self.confirmed = True\n",
+        ENGINE,
+    ),
+    _m(
+        "put-back-disk-accepted",
+        "a disk that was put back to an earlier state stops the node",
+        "raft/witness.py",
+        "if reply.known_term > term or reply.known_index > last_index:",
+        "if False:",
+        ENGINE,
+    ),
+    # -- leading
+    _m(
+        "old-acknowledgements-count",
+        "acknowledgements of another term are ignored",
+        "raft/engine.py",
+        "SnapshotAck) and self.state == LEADER and message.term == self.term:",
+        "SnapshotAck) and self.state == LEADER:",
+        f"{ENGINE}::test_acknowledgements_of_another_term_are_ignored",
+    ),
+    _m(
+        "newer-term-ignored",
+        "a newer term in an answer ends the leadership",
+        "raft/engine.py",
+        "        if message.term > self.term and not promised:\n"
+        "            self._step_down(message.term)\n        elif",
+        "        if",
+        f"{ENGINE}::test_a_newer_term_in_an_acknowledgement_ends_the_leadership",
+    ),
+    _m(
+        "acknowledgements-not-clamped",
+        "nobody can have what the leader has not",
+        "raft/replication.py",
+        "match = min(ack.match, self._journal.last_index)",
+        "match = ack.match",
+        f"{ENGINE}::test_acknowledgements_are_clamped_and_need_a_message",
+    ),
+    _m(
+        "answers-to-nothing",
+        "an answer needs a message that was sent",
+        "raft/replication.py",
+        "        if ack.seq > self.seq:\n            return False\n",
+        "",
+        f"{ENGINE}::test_acknowledgements_are_clamped_and_need_a_message",
+    ),
+    _m(
+        "late-rejections-count",
+        "a pipeline of rejections does not undo its first correction",
+        "raft/replication.py",
+        "if progress.transfer is not None or ack.seq < progress.ignore_before:",
+        "if progress.transfer is not None:",
+        f"{ENGINE}::test_late_rejections_do_not_undo_the_first",
+    ),
+    _m(
+        "leads-without-quorum",
+        "a leader without a quorum's answers steps down",
+        "raft/stock.py",
+        "leaderFallbackTimeout=config.quorum_timeout_s",
+        "leaderFallbackTimeout=3600",
+        f"{ENGINE}::test_a_leader_without_answers_steps_down",
+    ),
+    _m(
+        "reads-at-once",
+        "a read waits until a quorum answered a message sent after it",
+        "raft/core.py",
+        "if self.engine.quorum_since(barrier.mark):",
+        "if True:",
+        f"{CORE}::test_a_reader_waits_for_answers_to_later_messages",
+    ),
+    _m(
+        "reads-by-old-answers",
+        "answers to messages sent before the read prove nothing",
+        "raft/replication.py",
+        "return progress is not None and progress.acked_seq > seq",
+        "return progress is not None and progress.acked_seq > 0",
+        f"{ENGINE}::test_a_read_needs_answers_to_messages_sent_after_it",
+    ),
+    _m(
+        "reads-before-own-entry",
+        "a new leader answers readers only when an entry of its own term is applied",
+        "raft/core.py",
+        "waiter.index = max(self.engine.commit_index, self.engine.noop_index)",
+        "waiter.index = self.engine.commit_index",
+        CORE,
+    ),
+    _m(
+        "leads-before-current",
+        "leadership is told only with everything of earlier leaders applied",
+        "raft/applier.py",
+        "if leading is not None and self.applied_index >= leading.index:",
+        "if leading is not None:",
+        CORE,
+        CLUSTER,
+    ),
+    _m(
+        "lost-leadership-says-nothing-happened",
+        "who waits on a lost leadership is told that the outcome is unknown",
+        "raft/core.py",
+        "            self._fail(waiter, OutcomeUnknown(text))\n",
+        "            self._fail(waiter, self._not_leader())\n",
+        f"{CORE}::test_who_waited_on_a_lost_leadership_is_told_that_the_outcome_is_unknown",
+    ),
+    _m(
+        "given-up-but-stored",
+        "a caller who was told that nothing happened left no entry",
+        "raft/core.py",
+        "            if not waiter.claim():\n                continue\n",
+        "",
+        f"{CORE}::test_a_caller_who_gave_up_in_time_leaves_no_trace",
+    ),
+    _m(
+        "withheld-answered",
+        "what was not durable when the node stopped is not answered",
+        "raft/core.py",
+        "        withheld, self._effects = self._effects, []\n        for effect in withheld:",
+        "        withheld: list[fx.Effect] = []\n        for effect in withheld:",
+        f"{CORE}::test_what_was_not_made_durable_is_not_answered_when_the_node_stops",
+    ),
+    # -- membership
+    _m(
+        "two-changes-at-once",
+        "one change of membership at a time",
+        "raft/membership.py",
+        "if engine.commit_index < engine.noop_index or engine.journal.config[0] > engine.commit_index:",
+        "if engine.commit_index < engine.noop_index:",
+        f"{CORE}::test_a_second_change_waits_until_the_first_is_committed",
+    ),
+    _m(
+        "change-before-own-entry",
+        "no change before an entry of the leader's own term is committed",
+        "raft/membership.py",
+        "if engine.commit_index < engine.noop_index or engine.journal.config[0] > engine.commit_index:",
+        "if engine.journal.config[0] > engine.commit_index:",
+        f"{CORE}::test_no_change_before_an_entry_of_the_leaders_own_term_is_committed",
+    ),
+    _m(
+        "counts-before-caught-up",
+        "a new member catches up before it counts",
+        "raft/membership.py",
+        "if match >= max(change.catch_up_to, engine.journal.last_index - _CLOSE_ENOUGH_ENTRIES):",
+        "if True:",
+        f"{CORE}::test_a_new_member_does_not_count_before_it_has_the_log",
+    ),
+    _m(
+        "leads-without-itself",
+        "a leader never leads a membership without itself",
+        "raft/membership.py",
+        "elif change.member.node_id == engine.config.node_id:",
+        "elif False:",
+        f"{CORE}::test_a_leader_does_not_lead_a_membership_without_itself",
+    ),
+    # -- applying
+    _m(
+        "apply-raises",
+        "applying never raises",
+        "raft/applier.py",
+        "                except Exception as exc:\n                    self.apply_failures += 1",
+        "                except ZeroDivisionError as exc:\n                    self.apply_failures += 1",
+        f"{CLUSTER}::test_a_state_machine_that_raises_stops_nothing",
+    ),
+    _m(
+        "repeated-request-applied",
+        "a repeated request id is applied once",
+        "state/machine.py",
+        "if known is not None:",
+        "if False:",
+        STORE,
+    ),
+    _m(
+        "stale-version-accepted",
+        "a change of an object that changed meanwhile is refused at apply",
+        "state/machine.py",
+        "        if (0 if old is None else old.version.index) != action.replaces or (\n"
+        '            old is not None and action.op == "create"\n        ):',
+        "        if False:",
+        STORE,
+    ),
+    _m(
+        "half-a-transaction",
+        "a transaction is applied whole or not at all",
+        "state/machine.py",
+        "        except _Refused as refusal:\n            self._undo(done)\n",
+        "        except _Refused as refusal:\n",
+        STORE,
+    ),
+    _m(
+        "window-not-in-snapshots",
+        "answered request ids survive a snapshot",
+        "state/machine.py",
+        "self._recent = OrderedDict(body.recent)",
+        "self._recent = OrderedDict()",
+        STORE,
+    ),
+    _m(
+        "slow-watcher-unbounded",
+        "a slow watcher is told to resync",
+        "state/watch.py",
+        "if self._pending + len(batch) > self._max_pending:",
+        "if False:",
+        f"{STORE}::test_a_slow_watcher_and_a_restore_require_a_resync",
+    ),
+    _m(
+        "restore-not-told",
+        "watchers start over after a snapshot was installed",
+        "state/store.py",
+        "        for watch in self._watches:\n            watch.break_off()\n",
+        "",
+        f"{STORE}::test_a_slow_watcher_and_a_restore_require_a_resync",
+    ),
+)
