@@ -141,6 +141,8 @@ class Actions:
         if node.manager_status is None:
             return node
         leader = self._raft.leader
+        if leader is not None and self._managers is not None and not self._managers.is_reachable(leader.node_id):
+            leader = None
         leads = leader is not None and leader.node_id == node.id
         # A follower has streams to its leader only; without one it asks all for their votes.
         knows = self._managers is not None and (self._raft.is_leader or leader is None)
