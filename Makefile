@@ -1,7 +1,7 @@
 # `make demo` and `make test` install what is missing first (apt for system tools, pip into .venv).
 PY := .venv/bin/python
 COMPONENTS := cli gateway manager agent overlay daemon proto common
-.PHONY: chaos mutants demo demo-down test check bench proto setup format
+.PHONY: demo demo-down test sim mutants chaos check bench proto setup format
 
 setup:
 	@deploy/setup.sh
@@ -15,6 +15,12 @@ demo-down:
 test: setup
 	@$(PY) -m pytest tests
 
+# make sim SEEDS=1000 [FIRST=1]: as many simulated clusters; a seed that fails says how to run it again.
+SEEDS ?= 100
+FIRST ?= 1
+sim: setup
+	@$(PY) tests/sim/run.py --seeds $(SEEDS) --first $(FIRST)
+
 check: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -22,8 +28,9 @@ check: setup
 	.venv/bin/lint-imports --config pyproject.toml
 	deploy/gen-proto.sh --check
 
+# make mutants [SIM=50]: with SIM each safeguard is also taken out of as many simulated clusters.
 mutants: setup
-	@$(PY) tests/mutants/run.py $(if $(SEEDS),--sim $(SEEDS)) $(NAMES)
+	@$(PY) tests/mutants/run.py $(if $(SIM),--sim $(SIM)) $(NAMES)
 
 chaos: setup
 	@$(PY) tests/chaos/run.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))

@@ -8,7 +8,6 @@ import asyncio
 import concurrent.futures
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
 
 from pyswarm.common.errors import OutcomeUnknown, PyswarmError
 from pyswarm.common.log import get_logger
@@ -35,12 +34,14 @@ class Applier:
         start: Snapshot,
         on_saved: Callable[[Snapshot], None],
         on_failure: Callable[[Exception], None],
+        monotonic: Callable[[], float],
     ) -> None:
         self._config = config
         self._machine = machine
         self._snapshots = snapshots
         self._on_saved = on_saved
         self._on_failure = on_failure
+        self._monotonic = monotonic
         self._queue: deque[fx.Effect] = deque()
         self._position = 0
         self._scheduled = False
@@ -71,10 +72,10 @@ class Applier:
 
     def _drain(self) -> None:
         self._scheduled = False
-        until = perf_counter() + _SLICE_S
+        until = self._monotonic() + _SLICE_S
         try:
             while self._queue:
-                if perf_counter() > until:
+                if self._monotonic() > until:
                     self._scheduled = True
                     asyncio.get_running_loop().call_soon(self._drain)
                     break
@@ -146,7 +147,7 @@ class Applier:
                     self._resolve(waiter, result)
                 elif not waiter.future.done():
                     waiter.future.set_exception(error)
-            if self._position % 32 == 0 and perf_counter() > until:
+            if self._position % 32 == 0 and self._monotonic() > until:
                 break
         self._progressed()
         if self._position < len(entries):

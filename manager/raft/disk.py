@@ -23,6 +23,11 @@ def is_full(exc: OSError) -> bool:
     return exc.errno in _FULL
 
 
+def storage_error(exc: OSError, path: Path) -> Exception:
+    """What a failed write means to the node: wait for space, or stop."""
+    return StorageFullError(str(exc)) if is_full(exc) else RaftStorageError(f"cannot write {path}: {exc.strerror}")
+
+
 class Disk:
     """The machine's file system."""
 
@@ -45,6 +50,34 @@ class Disk:
     def read(self, path: Path) -> bytes:
         """The whole content of a file."""
         return path.read_bytes()
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is such a file."""
+        return path.exists()
+
+    def size(self, path: Path) -> int:
+        """How long a file is."""
+        return path.stat().st_size
+
+    def files(self, folder: Path) -> list[Path]:
+        """What is in a folder, in no order."""
+        return list(folder.iterdir())
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder for its owner only, unless it is there."""
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def lock(self, path: Path) -> "FolderLock":
+        """Take the lock of a data folder; raises RaftStorageError if another process has it."""
+        return FolderLock(path)
+
+    def open_read(self, path: Path) -> int:
+        """Open a file for ``read_at``; it stays readable when another one takes its name."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read_at(self, fd: int, offset: int, size: int) -> bytes:
+        """A piece of an open file."""
+        return os.pread(fd, size, offset)
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut a file."""
@@ -87,9 +120,7 @@ class Disk:
                 self.close(fd)
             self.rename(temporary, path)
         except OSError as exc:
-            if is_full(exc):
-                raise StorageFullError(str(exc)) from exc
-            raise RaftStorageError(f"cannot write {path}: {exc.strerror}") from exc
+            raise storage_error(exc, path) from exc
 
 
 def seal(magic: bytes, body: bytes) -> bytes:

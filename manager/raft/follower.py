@@ -41,9 +41,9 @@ class Follower:
         """A leader of an older term is told so; that of this or a newer one is followed."""
         engine = self._engine
         if message.term < engine.term:
-            # Carries the newer term, so that a leader that was cut off steps down.
-            seq = message.seq if isinstance(message, Append) else 0
-            self._send(sender, AppendAck(engine.term, seq, False, 0, 0))
+            # Carries the newer term, so that a leader that was cut off steps down. Not the message's number: it
+            # was given before the sender led in this term, perhaps in another life, and would prove too much.
+            self._send(sender, AppendAck(engine.term, 0, False, 0, 0))
             return
         if message.term == engine.term and engine.state == LEADER:
             log.error("another leader in the same term; its message is dropped", other=sender, term=engine.term)

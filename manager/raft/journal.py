@@ -62,9 +62,9 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
     # -- opening ---------------------------------------------------------------------------------------
 
     @staticmethod
-    def segment_files(folder: Path) -> list[tuple[int, Path]]:
+    def segment_files(folder: Path, disk: Disk) -> list[tuple[int, Path]]:
         """The segments in a folder, in order."""
-        found = ((_NAME.match(p.name), p) for p in folder.iterdir())
+        found = ((_NAME.match(p.name), p) for p in disk.files(folder))
         return sorted((int(m.group(1)), p) for m, p in found if m)
 
     def create(self, members: tuple[Member, ...]) -> None:
@@ -74,7 +74,7 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
 
     def load(self, initial_members: tuple[Member, ...], snapshot: Snapshot | None) -> None:
         """Read all segments, cut a torn tail, and line the log up with the snapshot."""
-        files = self.segment_files(self._folder)
+        files = self.segment_files(self._folder, self._disk)
         if not files:
             raise RaftStorageError(f"no journal segment in {self._folder}: {REMEDY}")
         base: tuple[int, int] | None = None
@@ -100,7 +100,8 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
         self._fd = self._disk.open_rw(self._segments[-1].path)
         if self.cut_bytes:
             self._disk.truncate(self._fd, self._end)
-            self._disk.sync(self._fd)
+        # Also without a cut: a process that was killed may have written without having synced.
+        self._disk.sync(self._fd)
         self._align(base, entries, initial_members, snapshot)
 
     @staticmethod
@@ -321,6 +322,8 @@ class Journal(pysyncobj.journal.Journal):  # type: ignore[misc]  # untyped base
     def _drop_segments(self, index: int) -> None:
         while len(self._segments) > 1 and self._segments[0].max_index <= index:
             self._disk.unlink(self._segments.pop(0).path)
+            # One after the other: a power cut may undo changes of names in any order, and a gap means damage.
+            self._disk.sync_dir(self._folder)
 
     def install(self, snapshot: Snapshot) -> None:
         """A snapshot from the leader is durable. Keep the tail if it continues the snapshot, else start anew."""

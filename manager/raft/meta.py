@@ -34,7 +34,7 @@ class _Vote(msgspec.Struct, frozen=True):
 def load_meta(folder: Path, disk: Disk) -> Meta | None:
     """The folder's meta file, None when the folder was never set up."""
     path = folder / "meta"
-    if not path.exists():
+    if not disk.exists(path):
         return None
     body = unseal(_META_MAGIC, disk.read(path), path)
     return msgspec.msgpack.decode(body, type=Meta)
@@ -61,7 +61,7 @@ class HardState:
 
     def load(self) -> None:
         """Read the file back; a missing or damaged one stops the node, which may have voted."""
-        if not self._path.exists():
+        if not self._disk.exists(self._path):
             raise RaftStorageError(f"{self._path} is missing: {REMEDY}")
         body = unseal(_VOTE_MAGIC, self._disk.read(self._path), self._path)
         self._value = msgspec.msgpack.decode(body, type=_Vote)

@@ -1,9 +1,8 @@
 """``RaftNode``: what the rest of pyswarm uses. A thread for Raft, the caller's loop for everything else."""
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
@@ -14,6 +13,7 @@ from pyswarm.manager.raft import effects as fx
 from pyswarm.manager.raft.applier import Applier
 from pyswarm.manager.raft.core import RaftCore
 from pyswarm.manager.raft.disk import Disk
+from pyswarm.manager.raft.driver import BEFORE_SYNC, Driver, Pause, RaftThread
 from pyswarm.manager.raft.entries import Snapshot
 from pyswarm.manager.raft.generation import Generation
 from pyswarm.manager.raft.journal import GENESIS_INDEX, GENESIS_TERM
@@ -47,6 +47,7 @@ class RaftNode:
         registry: CollectorRegistry | None = None,
         on_failure: Callable[[Exception], None] | None = None,
         disk: Disk | None = None,
+        driver: Driver | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -59,9 +60,8 @@ class RaftNode:
         self._metrics = RaftMetrics(registry)
         self._metrics.applied_index.set_function(lambda: self.applied_index)
         self._callbacks: list[Callable[[bool, int], None]] = []
-        self._wake = threading.Event()
+        self._driver = driver or RaftThread()
         self._stopping = False
-        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._storage: Storage | None = None
         self._core: RaftCore | None = None
@@ -105,37 +105,40 @@ class RaftNode:
             raise
         self._storage = storage
         self._applier = Applier(
-            self._config, self._machine, storage.snapshots, start, self._snapshot_saved, self._failed
+            self._config,
+            self._machine,
+            storage.snapshots,
+            start,
+            self._snapshot_saved,
+            self._failed,
+            self._monotonic,
         )
         for callback in self._callbacks:
             self._applier.on_leadership(callback)
         self._metrics.update(self._core.status)
-        self._thread = threading.Thread(target=self._run, name="raft", daemon=True)
-        self._thread.start()
+        self._driver.start(self._work(self._core))
 
     async def stop(self) -> None:
         """Stop the thread and close the files. Callers still waiting get an error."""
         self._stopping = True
-        self._wake.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
-            # Lets in what the thread handed over last, so that nobody is left waiting.
-            await asyncio.sleep(0)
+        self._driver.wake()
+        await self._driver.stopped()
+        # Lets in what the thread handed over last, so that nobody is left waiting.
+        await asyncio.sleep(0)
         if self._applier is not None:
             await self._applier.stop()
         if self._storage is not None:
             self._storage.close()
             self._storage = None
 
-    def _run(self) -> None:
-        core = cast(RaftCore, self._core)
+    def _work(self, core: RaftCore) -> Iterator[Pause]:
+        """What the Raft thread does, as the pauses it makes."""
         try:
             while not self._stopping:
-                self._wake.wait(core.idle_for())
-                self._wake.clear()
+                yield Pause(core.idle_for(), until_woken=True)
                 core.step()
-                self._finish(core)
+                yield BEFORE_SYNC
+                yield from self._finish(core)
         except Exception as exc:
             log.exception("raft stopped")
             self.failure = exc
@@ -143,7 +146,7 @@ class RaftNode:
         finally:
             core.abandon()
 
-    def _finish(self, core: RaftCore) -> None:
+    def _finish(self, core: RaftCore) -> Iterator[Pause]:
         while True:
             try:
                 core.finish()
@@ -160,7 +163,7 @@ class RaftNode:
                     self._on_loop(self._hurry)
                 if self._stopping:
                     return
-                time.sleep(_FULL_RETRY_S)
+                yield Pause(_FULL_RETRY_S)
                 continue
             if core.sync_s is not None:
                 self._metrics.fsync_seconds.observe(core.sync_s)
@@ -201,14 +204,14 @@ class RaftNode:
             log.error("raft stopped", reason=str(exc))
             self.failure = exc
         self._stopping = True
-        self._wake.set()
+        self._driver.wake()
         if self._on_failure is not None:
             self._on_failure(exc)
 
     def _snapshot_saved(self, snapshot: Snapshot) -> None:
         if self._core is not None:
             self._core.snapshot_saved(snapshot)
-            self._wake.set()
+            self._driver.wake()
 
     # -- the network's side; any thread ----------------------------------------------------------------------
 
@@ -217,14 +220,14 @@ class RaftNode:
         core = self._core
         if core is not None and not self._stopping:
             core.deliver(from_node_id, payload)
-            self._wake.set()
+            self._driver.wake()
 
     def peer_connected(self, node_id: str) -> None:
         """A fresh stream to that peer is open; messages before it may be lost."""
         core = self._core
         if core is not None:
             core.connected(node_id)
-            self._wake.set()
+            self._driver.wake()
 
     def peer_disconnected(self, node_id: str) -> None:
         """Its stream broke. Raft's own timeouts say what that means."""
@@ -297,7 +300,7 @@ class RaftNode:
                 f"this manager is stopping: {self.failure}" if self.failure else "this manager is stopping"
             )
         core.submit(waiter)
-        self._wake.set()
+        self._driver.wake()
         try:
             async with asyncio.timeout(min(timeout_s, _FULL_PATIENCE_S) if self.trouble else timeout_s) as limit:
                 self._limits.add(limit)

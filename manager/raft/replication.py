@@ -40,7 +40,10 @@ class Progress:
         self.probing = True
         self.inflight: deque[tuple[int, int]] = deque()
         self.inflight_bytes = 0
-        self.ignore_before = 0
+        #: Rejections of messages sent before the last correction say nothing; 0 answers another leadership's.
+        self.ignore_before = 1
+        #: The newest message sent when it was last heard how far the member's log matches.
+        self.matched_at = 0
         self.acked_seq = 0
         self.transfer: Transfer | None = None
 
@@ -159,6 +162,7 @@ class Replicator:
         match = min(ack.match, self._journal.last_index)
         if match > self.match_index[node]:
             self.match_index[node] = match
+            progress.matched_at = self.seq
         self.next_index[node] = max(self.next_index[node], match + 1)
         if progress.transfer is None:
             progress.probing = False
@@ -168,7 +172,8 @@ class Replicator:
         if progress.transfer is not None or ack.seq < progress.ignore_before:
             return False
         match = self.match_index[node]
-        if ack.hint <= match:
+        # Only of a message sent after the match was known: others may have been overtaken on their way.
+        if ack.hint <= match and ack.seq > progress.matched_at:
             log.error("member lost entries it had acknowledged", member=node.id, had=match, has=ack.hint - 1)
         self.next_index[node] = max(match + 1, min(ack.hint, self._journal.last_index + 1))
         progress.clear_inflight()
@@ -218,6 +223,7 @@ class Replicator:
             progress.transfer = None
             progress.probing = True
             self.match_index[node] = max(self.match_index[node], snapshot.index)
+            progress.matched_at = self.seq
             self.next_index[node] = snapshot.index + 1
             return True
         if ack.offset > transfer.acked:

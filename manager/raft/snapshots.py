@@ -1,6 +1,5 @@
 """Snapshot files: written beside, synced, renamed, and checked in full before anything believes them."""
 
-import os
 import re
 import struct
 import zlib
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pyswarm.manager.raft.disk import REMEDY, Disk, check_format, is_full
+from pyswarm.manager.raft.disk import REMEDY, Disk, check_format, storage_error
 from pyswarm.manager.raft.entries import Snapshot
 from pyswarm.manager.raft.types import RaftStorageError, StorageFullError
 
@@ -45,18 +44,19 @@ def decode_snapshot(content: bytes, path: Path) -> tuple[Snapshot, bytes]:
 class SnapshotReader:
     """An open snapshot being sent; stays readable when a newer one replaces it."""
 
-    def __init__(self, snapshot: Snapshot, path: Path) -> None:
+    def __init__(self, snapshot: Snapshot, path: Path, disk: Disk) -> None:
         self.snapshot = snapshot
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self._fd).st_size
+        self._disk = disk
+        self._fd = disk.open_read(path)
+        self.size = disk.size(path)
 
     def read(self, offset: int, size: int) -> bytes:
         """A piece of the file."""
-        return os.pread(self._fd, size, offset)
+        return self._disk.read_at(self._fd, offset, size)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        self._disk.close(self._fd)
 
 
 class SnapshotStore:
@@ -69,13 +69,14 @@ class SnapshotStore:
         self.current: Snapshot | None = None
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        found = ((_NAME.match(p.name), p) for p in self._folder.iterdir())
+        found = ((_NAME.match(p.name), p) for p in self._disk.files(self._folder))
         return sorted((int(m.group(1)), int(m.group(2)), p) for m, p in found if m)
 
     def load(self) -> tuple[Snapshot, bytes] | None:
         """The newest snapshot, verified. An older one never stands in for a damaged newer one."""
-        for leftover in [*self._folder.glob("*.tmp"), *self._folder.glob("*.part")]:
-            self._disk.unlink(leftover)
+        for path in self._disk.files(self._folder):
+            if path.suffix in (".tmp", ".part"):
+                self._disk.unlink(path)
         files = self._files()
         if not files:
             return None
@@ -111,7 +112,7 @@ class SnapshotStore:
 
     def open_current(self) -> SnapshotReader | None:
         """The current snapshot, for sending."""
-        return SnapshotReader(self.current, self.path_of(self.current)) if self.current else None
+        return SnapshotReader(self.current, self.path_of(self.current), self._disk) if self.current else None
 
     def receive(self, index: int, term: int, size: int) -> "Incoming":
         """The file being received for that snapshot; one at a time, an unfinished other one is dropped."""
@@ -135,7 +136,11 @@ class SnapshotStore:
         if (snapshot.index, snapshot.term) != (incoming.index, incoming.term):
             self.drop_incoming()
             return None
-        self._disk.rename(incoming.path, self.path_of(snapshot))
+        try:
+            self._disk.rename(incoming.path, self.path_of(snapshot))
+        except OSError as exc:
+            self.drop_incoming()
+            raise storage_error(exc, incoming.path) from exc
         self.drop_incoming()
         self.adopt(snapshot)
         return snapshot, data
@@ -156,7 +161,10 @@ class Incoming:
         self.received = 0
         self._disk = disk
         self._unsynced = 0
-        self._fd = disk.create(path)
+        try:
+            self._fd = disk.create(path)
+        except OSError as exc:
+            raise storage_error(exc, path) from exc
 
     def add(self, offset: int, data: bytes) -> None:
         """Take a piece if it is the next one; any other is ignored and asked for again."""
@@ -165,9 +173,7 @@ class Incoming:
         try:
             self._disk.write(self._fd, data, offset)
         except OSError as exc:
-            if is_full(exc):
-                raise StorageFullError(str(exc)) from exc
-            raise RaftStorageError(f"cannot write {self.path}: {exc.strerror}") from exc
+            raise storage_error(exc, self.path) from exc
         self.received += len(data)
         self._unsynced += len(data)
         if self._unsynced >= _SYNC_EVERY_BYTES:
@@ -178,9 +184,7 @@ class Incoming:
         try:
             self._disk.sync(self._fd)
         except OSError as exc:
-            if is_full(exc):
-                raise StorageFullError(str(exc)) from exc
-            raise RaftStorageError(f"cannot write {self.path}: {exc.strerror}") from exc
+            raise storage_error(exc, self.path) from exc
         self._unsynced = 0
 
     @property

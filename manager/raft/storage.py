@@ -54,8 +54,8 @@ def open_storage(
     """Open the data folder, or set it up when ``initial_members`` are given and there is none yet."""
     folder = Path(config.data_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = FolderLock(folder / "lock")
+        disk.make_folder(folder)
+        lock = disk.lock(folder / "lock")
     except OSError as exc:
         raise RaftStorageError(f"cannot use the data folder {folder}: {exc.strerror}") from exc
     try:
@@ -87,28 +87,30 @@ def _open(
         _clear_unfinished(folder, disk)
         hard_state.create()
         journal.create(initial_members)
-        folder_id = new_id()
-        meta = Meta(config.node_id, config.cluster_id, initial_members, folder_id, config.generation)
+        meta = Meta(config.node_id, config.cluster_id, initial_members, new_id(), config.generation)
         save_meta(folder, meta, disk)
-        standing = Standing(folder, folder_id, fresh=True)
-        return Storage(lock, journal, snapshots, witness, standing, None, config.generation)
+        standing = Standing(folder, meta.folder_id, fresh=True)
+        return Storage(lock, journal, snapshots, witness, standing, None, meta.generation)
     if meta.node_id != config.node_id:
         raise RaftStorageError(f"{folder} belongs to node {meta.node_id}, not to {config.node_id}")
     if config.cluster_id and meta.cluster_id and meta.cluster_id != config.cluster_id:
         raise RaftStorageError(f"{folder} belongs to cluster {meta.cluster_id}, not to {config.cluster_id}")
+    # What a killed process renamed can be seen, but need not be durable yet; from here on it is relied on.
+    disk.sync_dir(folder)
     hard_state.load()
     restored = snapshots.load()
     journal.load(meta.members, restored[0] if restored else None)
-    witness.load()
     meta = rescue(config, meta, hard_state, journal, disk)
+    witness.load()
     standing = Standing(folder, meta.folder_id, fresh=False)
     return Storage(lock, journal, snapshots, witness, standing, restored, meta.generation)
 
 
 def _clear_unfinished(folder: Path, disk: Disk) -> None:
     """A crash while setting up leaves files without a meta file; files with content are not ours to remove."""
-    files = Journal.segment_files(folder)
-    if any(path.stat().st_size > SEGMENT_HEADER_BYTES for _, path in files) or list(folder.glob("*.snap")):
+    files = Journal.segment_files(folder, disk)
+    snapshots = [path for path in disk.files(folder) if path.suffix == ".snap"]
+    if snapshots or any(disk.size(path) > SEGMENT_HEADER_BYTES for _, path in files):
         raise RaftStorageError(
             f"{folder}/meta is missing beside raft data: put it back from a backup, or empty the folder"
         )

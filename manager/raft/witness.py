@@ -56,11 +56,9 @@ class Witness:
 
     def load(self) -> None:
         """Read the file back. Without one nothing is known; raises RaftStorageError for a damaged one."""
-        try:
-            data = self._disk.read(self._path)
-        except FileNotFoundError:
+        if not self._disk.exists(self._path):
             return
-        read = msgspec.msgpack.decode(unseal(_MAGIC, data, self._path), type=_File)
+        read = msgspec.msgpack.decode(unseal(_MAGIC, self._disk.read(self._path), self._path), type=_File)
         self._marks = {(k.node_id, k.folder_id): Mark(k.term, k.index) for k in read.known}
         for node_id, folder_id in read.running.items():
             self._run_on(node_id, folder_id)

@@ -35,8 +35,9 @@ class ChangeTooLarge(FailedPrecondition):
 class Store:
     """Also the state machine that Raft drives: ``apply``, ``snapshot``, ``restore``."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, make_request_id: Callable[[], str] = new_id) -> None:
         self._clock = clock
+        self._make_request_id = make_request_id
         self._machine = Machine()
         self._batcher = Batcher()
         self._watches: set[Watch] = set()
@@ -60,7 +61,7 @@ class Store:
         for _ in range(MAX_ATTEMPTS):
             tx = Transaction(self._machine.view, timestamp(self._clock.now()))
             result = build(tx)
-            record = tx.record(new_id())
+            record = tx.record(self._make_request_id())
             if record is None:
                 return result
             encoded = encode_record(record)

@@ -244,7 +244,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "stale-leader-not-told",
         "a leader of an old term is told so",
         "raft/follower.py",
-        "            self._send(sender, AppendAck(engine.term, seq, False, 0, 0))\n",
+        "            self._send(sender, AppendAck(engine.term, 0, False, 0, 0))\n",
         "",
         f"{ENGINE}::test_a_leader_of_an_old_term_is_told_and_not_followed",
     ),

@@ -81,7 +81,8 @@ def run_simulation(seeds: int, path: Path) -> tuple[bool, str]:
     """Run the simulation on the package in ``path``."""
     argv = [sys.executable, "tests/sim/run.py", "--seeds", str(seeds), "--jobs", "1", "--stop", "--quiet"]
     passed, output = _run(argv, path)
-    return passed, output.strip().splitlines()[-1] if output.strip() else "failed"
+    failed = [line for line in output.splitlines() if line.startswith("seed ")]
+    return passed, failed[0] if failed else output.strip()[-200:]
 
 
 def judge(mutant: Mutant, seeds: int) -> Verdict:

@@ -37,7 +37,7 @@ def fill(journal: Journal, first: int, last: int, term: int = 1, batch: int = 1)
 
 
 def segments(folder: Path) -> list[Path]:
-    return [path for _, path in Journal.segment_files(folder)]
+    return [path for _, path in Journal.segment_files(folder, Disk())]
 
 
 def test_entries_term_and_vote_survive(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Snapshot files: written beside, verified in full."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from pyswarm.manager.raft import Member, RaftStorageError
 from pyswarm.manager.raft.disk import Disk
 from pyswarm.manager.raft.entries import Snapshot
-from pyswarm.manager.raft.snapshots import SnapshotStore
+from pyswarm.manager.raft.snapshots import SnapshotStore, encode_snapshot
+from pyswarm.manager.raft.types import StorageFullError
 
 MEMBERS = (Member("a", "a:2377"), Member("b", "b:2377"))
 
@@ -100,6 +103,30 @@ def test_a_received_snapshot_that_is_damaged_is_dropped(tmp_path: Path) -> None:
     assert target.finish(incoming) is None
     assert target.current is None
     assert list((tmp_path / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("operation", ["create", "write", "sync", "rename"])
+def test_a_snapshot_that_finds_no_space_is_received_when_there_is_some(tmp_path: Path, operation: str) -> None:
+    disk = Disk()
+    content = encode_snapshot(Snapshot(10, 3, MEMBERS), b"state")
+    target = SnapshotStore(tmp_path, disk)
+
+    def receive() -> object:
+        incoming = target.receive(10, 3, len(content))
+        incoming.add(0, content)
+        return target.finish(incoming)
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    setattr(disk, operation, full)
+    if operation == "sync":
+        assert receive() is None
+    else:
+        with pytest.raises(StorageFullError):
+            receive()
+    delattr(disk, operation)
+    assert receive() == (Snapshot(10, 3, MEMBERS), b"state")
 
 
 def test_an_open_reader_outlives_its_snapshot(tmp_path: Path) -> None:
