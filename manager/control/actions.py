@@ -17,6 +17,7 @@ from pyswarm.common.errors import (
     InUse,
     InvalidArgument,
     NotFound,
+    Unavailable,
     UpdateOutOfSequence,
 )
 from pyswarm.common.ids import new_id
@@ -99,8 +100,7 @@ class Actions:
 
     async def get(self, kind: str, ref: str, *, stale: bool = False) -> Object:
         """One object by id, name or id prefix; ``cluster`` needs no reference."""
-        if not stale:
-            await self._raft.read_barrier()
+        await self._ready_to_read(stale)
         view = self._store.view
         if kind == "service":
             return view.services.find(ref)
@@ -122,16 +122,27 @@ class Actions:
         self, kind: str, wanted: Mapping[str, Sequence[str]], *, stale: bool = False
     ) -> Sequence[Stored]:
         """The objects of ``kind`` that pass the filters, oldest first."""
-        if not stale:
-            await self._raft.read_barrier()
+        await self._ready_to_read(stale)
         found = filters.select(self._store.view, kind, wanted)
         return [self._shown_node(obj) if isinstance(obj, Node) else obj for obj in found]
+
+    async def _ready_to_read(self, stale: bool) -> None:
+        if not stale:
+            await self._raft.read_barrier()
+        elif self._store.view.cluster is None:
+            # Which entries of its log are agreed upon, a manager learns from a leader after each start.
+            raise Unavailable(
+                "this manager was started while nobody leads, and cannot tell yet what was agreed upon: "
+                "ask one that was not restarted"
+            )
 
     def _shown_node(self, node: Node) -> Node:
         """Who leads and who is reachable is known now, not stored."""
         if node.manager_status is None:
             return node
         leader = self._raft.leader
+        if leader is not None and self._managers is not None and not self._managers.is_reachable(leader.node_id):
+            leader = None
         leads = leader is not None and leader.node_id == node.id
         # A follower has streams to its leader only; without one it asks all for their votes.
         knows = self._managers is not None and (self._raft.is_leader or leader is None)

@@ -5,6 +5,7 @@ its outcome is unknown. Reads are simply asked again.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -63,26 +64,20 @@ class LeaderCalls:
         """Run ``local`` here if this manager leads, else send ``request`` to the leader, waiting for one to be
         elected for a few seconds. Raises what either raised; Unavailable when nobody leads."""
         start_s = self._clock.monotonic()
-        failure: PyswarmError | None = None
         while True:
             leader = self._raft.leader
             left_s = start_s + timeout_s - self._clock.monotonic()
             if self._raft.is_leader:
-                try:
+                with contextlib.suppress(NotLeader):
                     return await local()
-                except NotLeader:
-                    failure = None
             elif forwarded:
                 raise not_leader(self._raft)
             elif leader is not None and leader.node_id != self._node_id and left_s > 0:
-                try:
+                # Also of a leader that died: its followers name it while too few are left to elect another.
+                with contextlib.suppress(NotLeader, _NotSent):
                     return await self._send(leader, method, request, left_s, repeatable)
-                except NotLeader:
-                    failure = None
-                except _NotSent as exc:
-                    failure = Unavailable(f"the swarm's leader does not answer: {exc}")
             if self._clock.monotonic() - start_s > min(LEADER_PATIENCE_S, timeout_s * PATIENCE_SHARE):
-                raise failure or Unavailable(self._no_leader())
+                raise Unavailable(self._no_leader())
             await self._clock.sleep(POLL_S)
 
     async def _send(self, leader: LeaderRef, method: str, request: Any, timeout_s: float, repeatable: bool) -> Any:

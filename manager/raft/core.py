@@ -321,4 +321,5 @@ class RaftCore:
             engine.commit_index,
             self._journal.last_index,
             engine.elections,
+            self._journal.last_term,
         )

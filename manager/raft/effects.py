@@ -68,3 +68,4 @@ class Status(msgspec.Struct, frozen=True):
     commit_index: int = 0
     last_index: int = 0
     elections: int = 0
+    last_term: int = 0

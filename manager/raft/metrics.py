@@ -17,6 +17,7 @@ class RaftMetrics:
         self.commit_index = Gauge("pyswarm_raft_commit_index", "Newest committed entry", registry=registry)
         self.applied_index = Gauge("pyswarm_raft_applied_index", "Newest applied entry", registry=registry)
         self.last_index = Gauge("pyswarm_raft_last_index", "Newest entry in the log", registry=registry)
+        self.last_term = Gauge("pyswarm_raft_last_term", "Term of the newest entry in the log", registry=registry)
         self.members = Gauge("pyswarm_raft_members", "Voting managers", registry=registry)
         self.storage_full = Gauge("pyswarm_raft_storage_full", "1 while the log has no space", registry=registry)
         self.fsync_seconds = Histogram(
@@ -36,6 +37,7 @@ class RaftMetrics:
         self.is_leader.set(status.leading)
         self.commit_index.set(status.commit_index)
         self.last_index.set(status.last_index)
+        self.last_term.set(status.last_term)
         self.members.set(len(status.members))
         if status.elections > self._elections_seen:
             self.elections.inc(status.elections - self._elections_seen)

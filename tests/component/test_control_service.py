@@ -319,6 +319,13 @@ async def test_a_stale_read_is_answered_by_any_manager_without_a_leader(three: T
     assert (await client.get_cluster()).id == three.pki.cluster_id
 
 
+async def test_a_manager_that_knows_nothing_yet_does_not_list_it(three: TestCluster) -> None:
+    late = await three.add_manager()
+    client = three.client(manager=three.managers.index(late)).reading(stale=True)
+    with pytest.raises(Unavailable, match="started while nobody leads"):
+        await client.list_services()
+
+
 async def test_a_caller_with_little_time_is_told_why_before_it_is_over(three: TestCluster) -> None:
     three.raft.leader = None
     with pytest.raises(Unavailable, match="does not have a leader"):
@@ -377,7 +384,7 @@ async def test_a_worker_cannot_pose_as_the_leader(three: TestCluster, monkeypatc
     await server.start()
     try:
         three.raft.leader = replace_addr(three, f"127.0.0.1:{port}")
-        with pytest.raises(Unavailable, match="the swarm's leader does not answer"):
+        with pytest.raises(Unavailable, match="The swarm does not have a leader"):
             await three.client(manager=1).get_cluster()
     finally:
         await server.stop(grace=None)

@@ -10,6 +10,11 @@ ENGINE, CORE = "unit/test_raft_engine.py", "unit/test_raft_core.py"
 JOURNAL, SNAPSHOTS, DISK = "unit/test_raft_journal.py", "unit/test_raft_snapshots.py", "unit/test_raft_disk.py"
 CLUSTER, ROLLBACK = "component/test_raft_cluster.py", "component/test_raft_rollback.py"
 STORE = "unit/test_state_store.py"
+RESCUE, PEERS, GROUP = (
+    "unit/test_raft_rescue.py",
+    "component/test_manager_peers.py",
+    "component/test_manager_group.py",
+)
 
 
 class Mutant(NamedTuple):
@@ -581,5 +586,62 @@ MUTANTS: tuple[Mutant, ...] = (
         "        for watch in self._watches:\n            watch.break_off()\n",
         "",
         f"{STORE}::test_a_slow_watcher_and_a_restore_require_a_resync",
+    ),
+    # -- rescue, roles, full disks
+    _m(
+        "rescue-not-finished",
+        "a rescue that was interrupted after its moment is finished by the next start",
+        "raft/rescue.py",
+        "if forced is not None and journal.last_index < forced.index:",
+        "if forced is not None and config.force_new_cluster and journal.last_index < forced.index:",
+        RESCUE,
+    ),
+    _m(
+        "rescue-of-an-old-term",
+        "a rescue's entry is of a term above every one of the old group",
+        "raft/rescue.py",
+        "max(hard_state.term, journal.last_term) + 1",
+        "journal.last_term",
+        RESCUE,
+    ),
+    _m(
+        "generations-mix",
+        "managers of another generation are refused before their first message",
+        "peers.py",
+        "    if theirs == ours:\n",
+        "    if True:\n",
+        PEERS,
+    ),
+    _m(
+        "no-greeting",
+        "a manager that starts says nothing before the others took or refused its stream",
+        "peers.py",
+        "        await self._greeted.wait()\n",
+        "",
+        PEERS,
+    ),
+    _m(
+        "quorum-given-away",
+        "a manager is not taken out when the others are no majority",
+        "group.py",
+        "raise FailedPrecondition(QUORUM_LOSS)",
+        "return",
+        GROUP,
+    ),
+    _m(
+        "demotion-left-half-done",
+        "who is no manager in the store does not stay in the quorum",
+        "group.py",
+        "if node is None or node.spec.role is not NodeRole.MANAGER:",
+        "if node is None:",
+        GROUP,
+    ),
+    _m(
+        "full-leader-leads-on",
+        "a leader that cannot store anything leads nobody",
+        "raft/node.py",
+        "core.withhold_leadership()",
+        "pass",
+        f"{CLUSTER}::test_callers_of_a_full_leader_are_told_soon_and_it_leads_again_with_space",
     ),
 )
