@@ -93,8 +93,12 @@ class Disk:
 
     def rename(self, old: Path, new: Path) -> None:
         """Put ``old`` in the place of ``new``, durably."""
-        os.rename(old, new)
+        self.replace(old, new)
         self.sync_dir(new.parent)
+
+    def replace(self, old: Path, new: Path) -> None:
+        """Put ``old`` in the place of ``new``; durable with their folder."""
+        os.rename(old, new)
 
     def unlink(self, path: Path) -> None:
         """Remove a file, if it is there."""

@@ -283,7 +283,9 @@ class Cluster:
             manager.process.alive = False
             self._hang_up(manager)
 
-    async def call(self, machine: Machine, action: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def call(
+        self, machine: Machine, action: Callable[[], Coroutine[Any, Any, T]], patience_s: float = PATIENCE_S
+    ) -> T:
         """Do something in a machine's process; raises Gone when no answer comes."""
         manager = machine.manager
         if manager is None:
@@ -304,7 +306,7 @@ class Cluster:
         manager.calls.append(answer)
         self._loop.spawn(manager.process, act())
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 return await answer
         except TimeoutError as exc:
             raise Gone("no answer") from exc

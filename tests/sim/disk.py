@@ -261,10 +261,9 @@ class SimDisk(Disk):
     def close(self, fd: int) -> None:
         self._open.pop(fd, None)
 
-    def rename(self, old: Path, new: Path) -> None:
+    def replace(self, old: Path, new: Path) -> None:
         with self._platter.operation(self._process):
             self._platter.change_names((str(new), self._find(old)), (str(old), None))
-        self.sync_dir(new.parent)
 
     def unlink(self, path: Path) -> None:
         with self._platter.operation(self._process):

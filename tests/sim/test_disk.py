@@ -88,18 +88,23 @@ def seen(storage: Storage) -> tuple[object, ...]:
     return journal.getCurrentTerm(), journal.getVotedForNodeId(), journal[:], storage.restored
 
 
-def use(storage: Storage) -> None:
-    """Votes, entries over several segments, snapshots and compaction, each as the node does it."""
-    journal = storage.journal
+def use(storage: Storage, promised: list[tuple[int, int, int]]) -> None:
+    """Votes, entries over several segments, snapshots and compaction, each as the node does it.
+
+    ``promised`` is what others may have been told of: term, newest entry, newest snapshot.
+    """
+    journal, saved = storage.journal, 0
     for index in range(2, 40):
         journal.add(REGULAR + b"x" * 150, index, index // 10)
         if index % 4 == 0:
             journal.setCurrentTerm(index, "somebody")
         journal.sync()
+        promised.append((journal.getCurrentTerm(), index, saved))
         if index % 12 == 0:
             snapshot = Snapshot(index, index // 10, ME)
             storage.snapshots.save(snapshot, b"state" * 100)
             storage.snapshots.adopt(snapshot)
+            saved = index
             journal.compact(index - 2)
 
 
@@ -110,7 +115,7 @@ def test_what_a_process_finds_after_a_kill_outlasts_a_power_cut() -> None:
         storage = open_storage(CONFIG, ME, SimDisk(platter, first))
         platter.arm(random.Random(seed).randint(1, 150), lambda first=first: setattr(first, "alive", False))
         with pytest.raises(PowerCut):
-            use(storage)
+            use(storage, [])
         second = Process("second")
         found = seen(open_storage(CONFIG, None, SimDisk(platter, second)))
         # It answers others from what it found, without writing anything.
@@ -119,13 +124,18 @@ def test_what_a_process_finds_after_a_kill_outlasts_a_power_cut() -> None:
         assert seen(open_storage(CONFIG, None, SimDisk(platter, Process("third")))) == found
 
 
-def test_the_folder_opens_after_a_power_cut_at_any_operation() -> None:
+def test_no_power_cut_takes_away_what_was_synced_or_keeps_the_folder_from_opening() -> None:
     for seed in range(200):
         platter = Platter(random.Random(seed))
         process = Process("first")
         storage = open_storage(CONFIG, ME, SimDisk(platter, process))
         platter.arm(random.Random(seed).randint(1, 150), lambda process=process: setattr(process, "alive", False))
+        promised = [(0, 1, 0)]
         with pytest.raises(PowerCut):
-            use(storage)
+            use(storage, promised)
         platter.lose_power()
-        open_storage(CONFIG, None, SimDisk(platter, Process("second")))
+        storage = open_storage(CONFIG, None, SimDisk(platter, Process("second")))
+        term, index, saved = promised[-1]
+        assert storage.journal.getCurrentTerm() >= term
+        assert storage.journal.last_index >= index
+        assert (storage.restored[0].index if storage.restored else 0) >= saved

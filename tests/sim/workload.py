@@ -14,7 +14,7 @@ from pyswarm.common.types import Config, ConfigSpec, timestamp
 from pyswarm.manager.state.entry import decode_outcomes, encode_entry, encode_record
 from pyswarm.manager.state.transaction import Transaction
 from sim.checks import Checks, value_of
-from sim.cluster import PROPOSE_TIMEOUT_S, Cluster, Gone, Machine
+from sim.cluster import PATIENCE_S, PROPOSE_TIMEOUT_S, Cluster, Gone, Machine
 from sim.linearizable import ANY, Operation
 
 _READ_TIMEOUT_S = 1.0
@@ -57,6 +57,10 @@ class Workload:
             candidates = self._cluster.up()
         return self._rng.choice(candidates) if candidates else None
 
+    def _patience(self) -> float:
+        """Some clients soon turn elsewhere: to a new leader, while the old one believes that it still leads."""
+        return self._rng.choice((0.2, 0.2, 1.0, PATIENCE_S))
+
     def _moment(self) -> float:
         """Before and after, finer than any clock."""
         return float(next(self._moments))
@@ -94,7 +98,7 @@ class Workload:
             return value_of(manager.store.view.configs.get(key))
 
         invoked_at = self._moment()
-        value = await self._cluster.call(machine, act)
+        value = await self._cluster.call(machine, act, self._patience())
         self._checks.record(key, Operation("read", value, invoked_at, self._moment()))
         self.counts["reads"] += 1
         return value
@@ -123,7 +127,7 @@ class Workload:
         async def act() -> dict[str, str | None]:
             return await manager.store.update(lambda tx: _put_all(tx, values), reason="simulation")
 
-        return await self._outcome(values, lambda: self._cluster.call(machine, act))
+        return await self._outcome(values, lambda: self._cluster.call(machine, act, self._patience()))
 
     async def _outcome(
         self, values: dict[str, str], write: Callable[[], Awaitable[dict[str, str | None] | None]]
