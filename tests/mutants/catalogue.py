@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 ENGINE, CORE = "unit/test_raft_engine.py", "unit/test_raft_core.py"
 JOURNAL, SNAPSHOTS, DISK = "unit/test_raft_journal.py", "unit/test_raft_snapshots.py", "unit/test_raft_disk.py"
+SIM_DISK = "sim/test_disk.py"
 CLUSTER, ROLLBACK = "component/test_raft_cluster.py", "component/test_raft_rollback.py"
 STORE = "unit/test_state_store.py"
 RESCUE, PEERS, GROUP = (
@@ -96,9 +97,34 @@ MUTANTS: tuple[Mutant, ...] = (
         "rename-not-synced",
         "a rename is durable before anything relies on it",
         "raft/disk.py",
-        "        os.rename(old, new)\n        self.sync_dir(new.parent)\n",
-        "        os.rename(old, new)\n",
+        "        self.replace(old, new)\n        self.sync_dir(new.parent)\n",
+        "        self.replace(old, new)\n",
         DISK,
+    ),
+    _m(
+        "found-entries-not-synced",
+        "what a killed process wrote is synced before the next one relies on it",
+        "raft/journal.py",
+        "        # Also without a cut: a process that was killed may have written without having synced.\n"
+        "        self._disk.sync(self._fd)\n",
+        "",
+        f"{SIM_DISK}::test_what_a_process_finds_after_a_kill_outlasts_a_power_cut",
+    ),
+    _m(
+        "found-names-not-synced",
+        "what a killed process renamed is durable before the next one relies on it",
+        "raft/storage.py",
+        "    disk.sync_dir(folder)\n    hard_state.load()\n",
+        "    hard_state.load()\n",
+        f"{SIM_DISK}::test_what_a_process_finds_after_a_kill_outlasts_a_power_cut",
+    ),
+    _m(
+        "segments-removed-in-any-order",
+        "a power cut while segments are removed leaves no gap",
+        "raft/journal.py",
+        "            self._disk.sync_dir(self._folder)\n",
+        "",
+        f"{SIM_DISK}::test_no_power_cut_takes_away_what_was_synced_or_keeps_the_folder_from_opening",
     ),
     # -- reading back
     _m(
@@ -246,6 +272,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "raft/follower.py",
         "            self._send(sender, AppendAck(engine.term, 0, False, 0, 0))\n",
         "",
+        f"{ENGINE}::test_a_leader_of_an_old_term_is_told_and_not_followed",
+    ),
+    _m(
+        "stale-answer-proves",
+        "the answer to a leader of an old term proves nothing of a newer leadership",
+        "raft/follower.py",
+        "self._send(sender, AppendAck(engine.term, 0, False, 0, 0))",
+        'self._send(sender, AppendAck(engine.term, getattr(message, "seq", 0), False, 0, 0))',
         f"{ENGINE}::test_a_leader_of_an_old_term_is_told_and_not_followed",
     ),
     _m(
