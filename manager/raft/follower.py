@@ -86,7 +86,7 @@ class Follower:
     def _reject(self, sender: str, m: Append, hint: int) -> None:
         engine = self._engine
         engine.follow(sender, m.term, engine.journal.last_index, [], 0)
-        self._send(sender, AppendAck(m.term, m.seq, False, 0, hint))
+        self._send(sender, AppendAck(m.term, m.seq, False, engine.journal.last_index, hint))
 
     # -- snapshots -------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 
 
 class AppendAck(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
-    """``match``: up to here the log equals the leader's. Not ok: send again from ``hint``."""
+    """``match``: up to here the log equals the leader's. Not ok: the log ends there; send again from ``hint``."""
 
     term: int
     seq: int

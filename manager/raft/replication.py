@@ -173,8 +173,9 @@ class Replicator:
             return False
         match = self.match_index[node]
         # Only of a message sent after the match was known: others may have been overtaken on their way.
-        if ack.hint <= match and ack.seq > progress.matched_at:
-            log.error("member lost entries it had acknowledged", member=node.id, had=match, has=ack.hint - 1)
+        # A hint below it is none of loss: after a restart a member does not know up to where its log is committed.
+        if ack.match < match and ack.seq > progress.matched_at:
+            log.error("member lost entries it had acknowledged", member=node.id, had=match, has=ack.match)
         self.next_index[node] = max(match + 1, min(ack.hint, self._journal.last_index + 1))
         progress.clear_inflight()
         progress.probing = True

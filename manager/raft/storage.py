@@ -1,9 +1,10 @@
 """Opens everything a node keeps on disk, in the one order that is safe after any crash."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
-from pyswarm.common.ids import new_id
+from pyswarm.common.ids import ID_LENGTH, base36
 from pyswarm.manager.raft.disk import Disk, FolderLock
 from pyswarm.manager.raft.entries import Snapshot
 from pyswarm.manager.raft.generation import Generation
@@ -87,7 +88,9 @@ def _open(
         _clear_unfinished(folder, disk)
         hard_state.create()
         journal.create(initial_members)
-        meta = Meta(config.node_id, config.cluster_id, initial_members, new_id(), config.generation)
+        # Not a secret; and a simulation chooses all numbers of chance.
+        folder_id = base36(random.getrandbits(128), ID_LENGTH)
+        meta = Meta(config.node_id, config.cluster_id, initial_members, folder_id, config.generation)
         save_meta(folder, meta, disk)
         standing = Standing(folder, meta.folder_id, fresh=True)
         return Storage(lock, journal, snapshots, witness, standing, None, meta.generation)

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from pyswarm.common.errors import PyswarmError, Unavailable
+from pyswarm.common.errors import OutcomeUnknown, PyswarmError, Unavailable
 from pyswarm.common.tasks import TaskGroupOwner
 from pyswarm.manager.state.entry import Outcome, decode_outcomes, encode_entry
 
@@ -67,7 +67,9 @@ class Batcher:
         try:
             outcomes = decode_outcomes(await propose(encode_entry([record for record, _ in taken])))
         except BaseException as exc:
-            failure = exc if isinstance(exc, Exception) else Unavailable("the manager is stopping")
+            # Stopped while the proposal was on its way: it may be in the log by now.
+            stopped = OutcomeUnknown("the manager is stopping; the change may be stored")
+            failure = exc if isinstance(exc, Exception) else stopped
             for _, future in taken:
                 if not future.done():
                     future.set_exception(failure)

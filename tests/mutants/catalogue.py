@@ -573,6 +573,14 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{CLUSTER}::test_a_state_machine_that_raises_stops_nothing",
     ),
     _m(
+        "stopped-says-nothing-happened",
+        "a change that was on its way when the manager stopped has an unknown outcome",
+        "state/batcher.py",
+        'stopped = OutcomeUnknown("the manager is stopping; the change may be stored")',
+        'stopped = Unavailable("the manager is stopping")',
+        f"{STORE}::test_closing_the_store_answers_who_waits",
+    ),
+    _m(
         "repeated-request-applied",
         "a repeated request id is applied once",
         "state/machine.py",
