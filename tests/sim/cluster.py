@@ -264,7 +264,7 @@ class Cluster:
                 call.set_exception(Gone("the process died"))
 
     async def stop(self, machine: Machine) -> None:
-        """Stop a manager in order."""
+        """Stop a manager in order; one that has not ended in time is killed, as on any machine."""
         manager = machine.manager
         if manager is None:
             return
@@ -277,6 +277,8 @@ class Cluster:
         try:
             await self.call(machine, stop)
         except Gone:
+            if machine.manager is manager:
+                self.crash(machine, power=False)
             return
         if machine.manager is manager:
             machine.manager = machine.process = None
