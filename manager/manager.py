@@ -275,7 +275,8 @@ class Manager:
         self, addrs: Sequence[str], *, confirm: bool, timeout_s: float
     ) -> raft_pb2.RaftJoinReply:
         """Ask each manager in turn, following the leader's address, until one answers or the time is over."""
-        request = raft_pb2.RaftJoinRequest(addr=self._config.advertise, confirm=confirm)
+        has_data = (self._config.data_dir / "raft" / "meta").exists()
+        request = raft_pb2.RaftJoinRequest(addr=self._config.advertise, confirm=confirm, has_data=has_data)
         deadline = self._clock.monotonic() + timeout_s
         failure: PyswarmError = Unavailable("no manager is known to ask")
         pending = list(addrs)

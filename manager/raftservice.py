@@ -49,6 +49,13 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
         if node is None or node.spec.role is not NodeRole.MANAGER:
             raise PermissionDenied("only a node that joined as a manager can become one")
         members = self._raft.members
+        if not request.confirm and not request.has_data and any(m.node_id == node_id for m in members):
+            # It would vote and acknowledge as one who has what it acknowledged before.
+            raise FailedPrecondition(
+                "this node counts as a manager, but its data folder is empty: it has forgotten what it voted for "
+                f"and stored. Run 'pyswarm node rm --force {node.description.hostname}' on another manager and "
+                "'pyswarm swarm leave --force' on this node, then join again"
+            )
         if request.confirm:
             members = await self._raft.add_member(Member(node_id, request.addr), CHANGE_TIMEOUT_S)
             log.info("manager counted in", node=node_id, addr=request.addr, managers=len(members))

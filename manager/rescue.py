@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from pyswarm.common.errors import FailedPrecondition
 from pyswarm.common.log import get_logger
+from pyswarm.common.tls import remove_durably
 from pyswarm.common.types import ManagerStatus, NodeRole
 from pyswarm.manager.state import Store, Transaction
 from pyswarm.overlay.registry.keeper import decode_plan, encode_plan
@@ -65,5 +66,5 @@ async def carry_out(store: Store, path: Path, node_id: str, manager_addr: str) -
                 tx.update(replace(cluster, etcd_plan=encode_plan(replace(plan, members=()))))
 
     await store.update(build, reason="force new cluster")
-    path.unlink(missing_ok=True)
+    remove_durably(path)
     log.warning("this is the swarm's only manager now; promote nodes to have more", node=node_id)

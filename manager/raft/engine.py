@@ -181,7 +181,6 @@ class Engine(StockEngine):
         for node in old - new:
             self._replicator.drop(node.id)
             self._voters.discard(node.id)
-            self._witness.forget(node.id)
             self._departed.append(node.id)
         self.set_nodes(new, set(self.learners) - new)
 

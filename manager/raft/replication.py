@@ -35,7 +35,10 @@ class Transfer:
 class Progress:
     """What the leader knows of one member."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: int) -> None:
+        #: Answers to messages up to here were meant for an earlier membership of that node.
+        self.since = since
+        self.loss_told = False
         #: Until the first success one message at a time: where the logs agree is not known yet.
         self.probing = True
         self.inflight: deque[tuple[int, int]] = deque()
@@ -101,9 +104,15 @@ class Replicator:
         """The oldest snapshot on its way; the entries after it are needed."""
         return min((p.transfer.reader.snapshot.index for p in self._progress.values() if p.transfer), default=None)
 
+    def _progress_of(self, node_id: str) -> Progress:
+        progress = self._progress.get(node_id)
+        if progress is None:
+            progress = self._progress[node_id] = Progress(self.seq)
+        return progress
+
     def feed(self, node: Any, term: int, commit: int, now: float, beat: bool) -> None:
         """Send what the member lacks, within its window; on a heartbeat at least an empty message."""
-        progress = self._progress.setdefault(node.id, Progress())
+        progress = self._progress_of(node.id)
         if progress.transfer is not None:
             self._pump(node.id, progress.transfer, term, now)
             if beat:
@@ -150,8 +159,8 @@ class Replicator:
 
     def acknowledged(self, node: Any, ack: AppendAck) -> bool:
         """An answer of the leader's own term. True if there may be something to send now."""
-        progress = self._progress.setdefault(node.id, Progress())
-        if ack.seq > self.seq:
+        progress = self._progress_of(node.id)
+        if ack.seq > self.seq or (ack.ok and ack.seq <= progress.since):
             return False
         progress.acked_seq = max(progress.acked_seq, ack.seq)
         if not ack.ok:
@@ -174,7 +183,8 @@ class Replicator:
         match = self.match_index[node]
         # Only of a message sent after the match was known: others may have been overtaken on their way.
         # A hint below it is none of loss: after a restart a member does not know up to where its log is committed.
-        if ack.match < match and ack.seq > progress.matched_at:
+        if ack.match < match and ack.seq > progress.matched_at and not progress.loss_told:
+            progress.loss_told = True
             log.error("member lost entries it had acknowledged", member=node.id, had=match, has=ack.match)
         self.next_index[node] = max(match + 1, min(ack.hint, self._journal.last_index + 1))
         progress.clear_inflight()

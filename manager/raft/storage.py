@@ -14,7 +14,7 @@ from pyswarm.manager.raft.records import SEGMENT_HEADER_BYTES
 from pyswarm.manager.raft.rescue import rescue
 from pyswarm.manager.raft.snapshots import SnapshotStore
 from pyswarm.manager.raft.types import Member, RaftConfig, RaftStorageError
-from pyswarm.manager.raft.witness import Standing, Witness
+from pyswarm.manager.raft.witness import REFUSAL, Standing, Witness
 
 
 class Storage:
@@ -92,7 +92,7 @@ def _open(
         folder_id = base36(random.getrandbits(128), ID_LENGTH)
         meta = Meta(config.node_id, config.cluster_id, initial_members, folder_id, config.generation)
         save_meta(folder, meta, disk)
-        standing = Standing(folder, meta.folder_id, fresh=True)
+        standing = Standing(folder, meta.folder_id, disk, fresh=True)
         return Storage(lock, journal, snapshots, witness, standing, None, meta.generation)
     if meta.node_id != config.node_id:
         raise RaftStorageError(f"{folder} belongs to node {meta.node_id}, not to {config.node_id}")
@@ -100,12 +100,14 @@ def _open(
         raise RaftStorageError(f"{folder} belongs to cluster {meta.cluster_id}, not to {config.cluster_id}")
     # What a killed process renamed can be seen, but need not be durable yet; from here on it is relied on.
     disk.sync_dir(folder)
+    if disk.exists(folder / REFUSAL):
+        raise RaftStorageError(disk.read(folder / REFUSAL).decode(errors="replace"))
     hard_state.load()
     restored = snapshots.load()
     journal.load(meta.members, restored[0] if restored else None)
     meta = rescue(config, meta, hard_state, journal, disk)
     witness.load()
-    standing = Standing(folder, meta.folder_id, fresh=False)
+    standing = Standing(folder, meta.folder_id, disk, fresh=False)
     return Storage(lock, journal, snapshots, witness, standing, restored, meta.generation)
 
 

@@ -6,8 +6,11 @@ been seen (``Witness``). A member that starts asks them, and neither votes nor c
 (``Standing``). If one of them knows of more than the disk holds, the member stops.
 
 A member counts by the data folder it runs on: one that joins anew with an empty folder has nothing to remember.
+What is known of a folder stays true for ever, so nothing is forgotten: not even when the member is removed, since
+a removal that is not committed may be undone.
 """
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from pyswarm.manager.raft.types import RaftStorageError, StorageFullError
 log = get_logger("raft")
 
 _MAGIC = b"PSWPEER1"
+#: Holds why this data folder may not be used any more.
+REFUSAL = "refused"
 #: What is known of the others changes with every entry; on disk it may be this much older.
 _SAVE_EVERY_S = 10.0
 _ASK_EVERY_S = 0.2
@@ -99,14 +104,6 @@ class Witness:
                 mark.term, mark.index = max(mark.term, one.term), max(mark.index, one.index)
                 self._dirty = True
 
-    def forget(self, node_id: str) -> None:
-        """It is no member any more."""
-        self._running.pop(node_id, None)
-        self._current.pop(node_id, None)
-        for key in [key for key in self._marks if key[0] == node_id]:
-            del self._marks[key]
-            self._dirty = True
-
     def save(self, now: float) -> None:
         """Write what changed, now and then, and at once when a member shows up with another folder."""
         if not self._dirty or now < self._save_at:
@@ -130,8 +127,9 @@ class Witness:
 class Standing:
     """Whether this node may vote and stand for election: not before the others said that it forgot nothing."""
 
-    def __init__(self, folder: Path, folder_id: str, *, fresh: bool) -> None:
+    def __init__(self, folder: Path, folder_id: str, disk: Disk, *, fresh: bool) -> None:
         self._folder = folder
+        self._disk = disk
         self._folder_id = folder_id
         self._run = random.getrandbits(63)
         self._answered: set[str] = set()
@@ -160,11 +158,15 @@ class Standing:
                 what = f"it ends at entry {last_index}, and this manager had acknowledged {reply.known_index}"
             else:
                 what = f"it is at term {term}, and this manager had taken part in term {reply.known_term}"
-            raise RaftStorageError(
+            problem = (
                 f"the raft data in {self._folder} was put back to an earlier state: {what} (known by {sender}). "
                 "It may not vote on what it forgot: remove this manager from the cluster and let it join again "
                 "with an empty data folder"
             )
+            # The next start may meet only those who do not know.
+            with contextlib.suppress(StorageFullError):
+                self._disk.write_beside(self._folder / REFUSAL, problem.encode())
+            raise RaftStorageError(problem)
         self._answered.add(sender)
         self._count(now, others)
 

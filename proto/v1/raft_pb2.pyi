@@ -25,12 +25,14 @@ class RaftMember(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., addr: _Optional[str] = ...) -> None: ...
 
 class RaftJoinRequest(_message.Message):
-    __slots__ = ("addr", "confirm")
+    __slots__ = ("addr", "confirm", "has_data")
     ADDR_FIELD_NUMBER: _ClassVar[int]
     CONFIRM_FIELD_NUMBER: _ClassVar[int]
+    HAS_DATA_FIELD_NUMBER: _ClassVar[int]
     addr: str
     confirm: bool
-    def __init__(self, addr: _Optional[str] = ..., confirm: _Optional[bool] = ...) -> None: ...
+    has_data: bool
+    def __init__(self, addr: _Optional[str] = ..., confirm: _Optional[bool] = ..., has_data: _Optional[bool] = ...) -> None: ...
 
 class RaftJoinReply(_message.Message):
     __slots__ = ("members", "generation")

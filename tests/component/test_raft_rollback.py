@@ -85,3 +85,14 @@ async def test_a_restart_with_what_it_had_is_no_reason_to_stop(cluster: Cluster)
         await cluster.write(b"after " + name.encode())
     await cluster.settled()
     assert cluster.failures == {}
+
+
+async def test_what_was_noticed_once_holds_also_where_nobody_knows_it(cluster: Cluster) -> None:
+    await with_an_old_backup_of_b(cluster)
+    await cluster.stop("b")
+    await put_back(cluster)
+    await cluster.start("b")
+    await eventually(lambda: "b" in cluster.failures, what="b has noticed")
+    await cluster.close()
+    with pytest.raises(RaftStorageError, match="was put back to an earlier state"):
+        await cluster.start("b")

@@ -114,8 +114,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "found-names-not-synced",
         "what a killed process renamed is durable before the next one relies on it",
         "raft/storage.py",
-        "    disk.sync_dir(folder)\n    hard_state.load()\n",
-        "    hard_state.load()\n",
+        "    disk.sync_dir(folder)\n",
+        "",
         f"{SIM_DISK}::test_what_a_process_finds_after_a_kill_outlasts_a_power_cut",
     ),
     _m(
@@ -423,6 +423,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "if False:",
         ENGINE,
     ),
+    _m(
+        "put-back-disk-forgotten",
+        "a disk that was once found to be put back stays refused",
+        "raft/storage.py",
+        "if disk.exists(folder / REFUSAL):",
+        "if False:",
+        f"{ROLLBACK}::test_what_was_noticed_once_holds_also_where_nobody_knows_it",
+    ),
+    _m(
+        "uncommitted-entries-noted",
+        "only committed entries are held against a member",
+        "raft/engine.py",
+        "self._witness.note(node.id, 0, min(match, self.commit_index))",
+        "self._witness.note(node.id, 0, match)",
+        f"{ENGINE}::test_what_only_may_be_replaced_is_not_noted",
+    ),
     # -- leading
     _m(
         "old-acknowledgements-count",
@@ -453,9 +469,17 @@ MUTANTS: tuple[Mutant, ...] = (
         "answers-to-nothing",
         "an answer needs a message that was sent",
         "raft/replication.py",
-        "        if ack.seq > self.seq:\n            return False\n",
-        "",
+        "if ack.seq > self.seq or (ack.ok and ack.seq <= progress.since):",
+        "if ack.ok and ack.seq <= progress.since:",
         f"{ENGINE}::test_acknowledgements_are_clamped_and_need_a_message",
+    ),
+    _m(
+        "answers-of-an-earlier-membership",
+        "an answer from before a member was removed proves nothing once it is back",
+        "raft/replication.py",
+        "if ack.seq > self.seq or (ack.ok and ack.seq <= progress.since):",
+        "if ack.seq > self.seq:",
+        f"{ENGINE}::test_an_answer_to_an_earlier_membership_does_not_count",
     ),
     _m(
         "late-rejections-count",

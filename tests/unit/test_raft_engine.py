@@ -648,3 +648,46 @@ def test_what_the_leader_knows_is_remembered_across_a_restart(bench: Maker) -> N
     engine, sent = restarted(b)
     engine.receive("b", Recall("b:2377", 0, 2, "disk-2"))
     assert sent == [Recalled(3, 2, 3, 14)], "from the leader only, and not of oneself"
+
+
+def test_an_uncommitted_removal_forgets_nothing(bench: Maker) -> None:
+    b = bench("me", "a", "b")
+    b.receive("b", Recall("b:2377", 0, 1, "disk-2"))
+    b.receive("a", append(3, 1, 0, []))
+    b.receive("a", Marks("a:2377", 3, [Known("b", "disk-2", 3, 14)]))
+    b.receive("a", append(3, 1, 0, [(3, encode_members(members("me", "a")))]))
+    b.receive("c", append(4, 1, 0, [(4, NO_OP)]))
+    assert [m.node_id for m in b.engine.members] == ["me", "a", "b"]
+    b.take(Recalled)
+    b.receive("b", Recall("b:2377", 0, 2, "disk-2"))
+    assert b.take(Recalled) == [Recalled(4, 2, 3, 14)]
+
+
+def test_what_only_may_be_replaced_is_not_noted(bench: Maker) -> None:
+    b = bench("me", "a", "b", "c", "d")
+    b.receive("a", Recall("a:2377", 0, 1, "disk-1"))
+    b.lead("a", "b")
+    b.engine.append(REGULAR + b"x")
+    for _ in range(3):
+        b.tick(0.2)
+        b.acknowledge("a")
+    assert b.engine.match_of("a") == 3
+    b.take(Recalled)
+    b.receive("a", Recall("a:2377", 0, 2, "disk-1"))
+    assert b.take(Recalled) == [Recalled(b.engine.term, 2, b.engine.term, 1)], "two of five have it: not committed"
+
+
+def test_an_answer_to_an_earlier_membership_does_not_count(bench: Maker) -> None:
+    b = bench("me", "a", "b")
+    b.lead("a")
+    for _ in range(3):
+        b.tick(0.2)
+        b.acknowledge("a")
+    (old, *_) = b.take(Append, "b")
+    assert isinstance(old, Append)
+    b.engine.append(encode_members(members("me", "a")))
+    b.engine.adopt_membership()
+    b.tick(0.2)
+    b.engine.add_learner("b")
+    b.receive("b", AppendAck(b.engine.term, old.seq, True, 2, 0))
+    assert b.engine.match_of("b") == 0
