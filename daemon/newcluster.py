@@ -27,12 +27,16 @@ from pyswarm.daemon.state import Membership
 from pyswarm.manager.bootstrap import Bootstrap
 from pyswarm.manager.ca import create_root, sign_node_certificate
 
+#: The stock client sends its defaults whether or not anybody gave them.
+DOCKERS_SUBNET_SIZE = 24
+
 
 def rescued_membership(membership: Membership, options: InitOptions) -> Membership:
     """What a manager is after ``--force-new-cluster``; raises InvalidArgument for a new swarm's options."""
     for name, given in (
         ("--default-addr-pool", options.default_addr_pool),
-        ("--default-addr-pool-mask-length", options.subnet_size),
+        ("--default-addr-pool-mask-length", options.subnet_size not in (0, DOCKERS_SUBNET_SIZE)),
+        ("--availability", options.availability not in ("", NodeAvailability.ACTIVE.value)),
         ("--data-path-port", options.data_path_port),
         ("--etcd-endpoints", options.etcd_endpoints),
     ):

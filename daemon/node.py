@@ -1,6 +1,7 @@
 """This node's membership: initialising a cluster, joining one, leaving, and being what it is after a restart."""
 
 import asyncio
+import contextlib
 import shutil
 import socket
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ from pyswarm.daemon.preflight import (
 from pyswarm.daemon.renewal import CertificateRenewal
 from pyswarm.daemon.state import Folders, Membership, load_membership, save_membership
 from pyswarm.manager.control.validate import check_cluster
-from pyswarm.manager.rescue import RescueOrder
+from pyswarm.manager.rescue import RescueOrder, has_begun
 
 log = get_logger("node")
 
@@ -225,13 +226,38 @@ class NodeService:
         if membership.role != "manager":
             raise NotAManager(_WORKER)
         rescued = rescued_membership(membership, options)
-        await self._halt()
-        save_membership(self._folders, rescued)
-        self._membership = rescued
         order = RescueOrder(id=new_id(), addr=rescued.advertise_addr)
-        write_durably(self._folders.rescue_order, msgspec.msgpack.encode(order))
+        try:
+            write_durably(self._folders.rescue_order, msgspec.msgpack.encode(order))
+        except OSError as exc:
+            raise Unavailable(
+                f"cannot write {self._folders.rescue_order}: {exc.strerror}; nothing was changed"
+            ) from exc
         log.warning("making this manager the only one of its swarm", node=membership.node_id)
-        await self._run(rescued)
+        await self._halt()
+        try:
+            save_membership(self._folders, rescued)
+            self._membership = rescued
+            await self._run(rescued)
+            await self._rescued(membership, rescued)
+        except (OSError, PyswarmError) as exc:
+            if not has_begun(self._folders.manager / "raft", order):
+                await self._give_up_rescue(membership)
+            if isinstance(exc, OSError):
+                raise Unavailable(f"cannot write {exc.filename}: {exc.strerror}; nothing was changed") from exc
+            raise
+        return membership.node_id
+
+    async def _give_up_rescue(self, membership: Membership) -> None:
+        """A rescue that never began leaves the node as it was: it may be one of a swarm that is well."""
+        await self._halt()
+        with contextlib.suppress(OSError):
+            self._folders.rescue_order.unlink(missing_ok=True)
+            save_membership(self._folders, membership)
+        self._membership = membership
+        await self._run(membership)
+
+    async def _rescued(self, membership: Membership, rescued: Membership) -> None:
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await until_ready(TLSIdentity.load(self._folders.certs), rescued, lambda: self._error)
@@ -244,7 +270,6 @@ class NodeService:
                 f"the manager did not become ready within {READY_TIMEOUT_S:g} s; it goes on trying, and the "
                 "daemon's log says why"
             ) from exc
-        return membership.node_id
 
     async def _clean_host(self, data_path_port: int) -> None:
         """Remove what an earlier membership left, so that it is not in the way of a new one."""

@@ -85,7 +85,11 @@ class CertificateRenewal:
             if role and renewed.role != role:
                 log.info("a manager has not heard of this node's new role yet", manager=addr, role=role)
                 continue
-            await asyncio.to_thread(renewed.save, self._folders.certs)
+            try:
+                await asyncio.to_thread(renewed.save, self._folders.certs)
+            except OSError as exc:
+                log.warning("certificate not renewed: it cannot be written", reason=exc.strerror)
+                return False
             self._on_renewed(renewed)
             log.info("certificate renewed", manager=addr)
             return True

@@ -290,6 +290,8 @@ class Manager:
                         return reply
                     except grpc.aio.AioRpcError as exc:
                         failure = error_from_rpc(exc, addr)
+                if isinstance(failure, FailedPrecondition):
+                    raise failure
                 if isinstance(failure, NotLeader) and failure.leader_addr:
                     pending = [failure.leader_addr, *addrs]
                     break

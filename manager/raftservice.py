@@ -53,8 +53,8 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
             # It would vote and acknowledge as one who has what it acknowledged before.
             raise FailedPrecondition(
                 "this node counts as a manager, but its data folder is empty: it has forgotten what it voted for "
-                f"and stored. Run 'pyswarm node rm --force {node.description.hostname}' on another manager and "
-                "'pyswarm swarm leave --force' on this node, then join again"
+                f"and stored. On another manager run 'pyswarm node demote {node.description.hostname}' and then "
+                f"'pyswarm node promote {node.description.hostname}'"
             )
         if request.confirm:
             members = await self._raft.add_member(Member(node_id, request.addr), CHANGE_TIMEOUT_S)

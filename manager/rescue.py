@@ -14,6 +14,9 @@ from pyswarm.common.errors import FailedPrecondition
 from pyswarm.common.log import get_logger
 from pyswarm.common.tls import remove_durably
 from pyswarm.common.types import ManagerStatus, NodeRole
+from pyswarm.manager.raft import RaftStorageError
+from pyswarm.manager.raft.disk import Disk
+from pyswarm.manager.raft.meta import load_meta
 from pyswarm.manager.state import Store, Transaction
 from pyswarm.overlay.registry.keeper import decode_plan, encode_plan
 
@@ -37,6 +40,15 @@ def load_order(path: Path) -> RescueOrder | None:
         return msgspec.msgpack.decode(data, type=RescueOrder)
     except msgspec.DecodeError as exc:
         raise FailedPrecondition(f"{path} is damaged: {exc}; remove it and give the order again") from exc
+
+
+def has_begun(raft_folder: Path, order: RescueOrder) -> bool:
+    """Whether the log is of the new generation already: then there is no way back."""
+    try:
+        meta = load_meta(raft_folder, Disk())
+    except RaftStorageError:
+        return False
+    return meta is not None and meta.generation.id == order.id
 
 
 async def carry_out(store: Store, path: Path, node_id: str, manager_addr: str) -> None:

@@ -13,8 +13,8 @@ from pyswarm.manager.raft.types import RaftStorageError, StorageFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 REMEDY = (
-    "nothing was changed; put the file back from a backup of this moment, or remove this manager from the "
-    "cluster and let it join again with an empty data folder"
+    "nothing was changed; on another manager run 'pyswarm node demote' and then 'pyswarm node promote' for this "
+    "node, and it starts anew from what the others have"
 )
 
 

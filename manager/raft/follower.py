@@ -23,8 +23,8 @@ log = get_logger("raft")
 
 def _diverged(leader: str, index: int) -> RaftInvariantError:
     return RaftInvariantError(
-        f"the leader {leader} disagrees about committed entry {index}: the logs have diverged; remove this "
-        "manager from the cluster and let it join again with an empty data folder"
+        f"the leader {leader} disagrees about committed entry {index}: the logs have diverged; on another manager "
+        "run 'pyswarm node demote' and then 'pyswarm node promote' for this node, and it starts anew"
     )
 
 

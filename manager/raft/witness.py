@@ -160,8 +160,8 @@ class Standing:
                 what = f"it is at term {term}, and this manager had taken part in term {reply.known_term}"
             problem = (
                 f"the raft data in {self._folder} was put back to an earlier state: {what} (known by {sender}). "
-                "It may not vote on what it forgot: remove this manager from the cluster and let it join again "
-                "with an empty data folder"
+                "It may not vote on what it forgot: on another manager run 'pyswarm node demote' and then "
+                "'pyswarm node promote' for this node, and it starts anew from what the others have"
             )
             # The next start may meet only those who do not know.
             with contextlib.suppress(StorageFullError):

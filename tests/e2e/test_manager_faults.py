@@ -2,6 +2,7 @@
 manager."""
 
 import contextlib
+import shutil
 import subprocess
 import time
 import zlib
@@ -19,6 +20,8 @@ from pyswarm.manager.raft.meta import load_meta, save_meta
 
 pytestmark = pytest.mark.e2e
 
+#: What every message about a file that cannot be trusted ends with; walked below.
+REMEDY = "'pyswarm node demote' and then 'pyswarm node promote'"
 SNAPSHOT = "snapshot-00000000000000000003-00000000000000000001.snap"
 
 
@@ -161,10 +164,25 @@ def test_a_full_disk_refuses_writes_in_time_and_goes_on_when_there_is_space(thre
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (damage_journal, ("journal-0000000001.log is damaged at offset ", "join again with an empty data folder")),
-        (damage_meta, ("raft/meta is damaged (offset 12)", "join again with an empty data folder")),
-        (damage_vote, ("raft/vote is damaged (offset 12)", "join again with an empty data folder")),
-        (damage_snapshot, (f"{SNAPSHOT} is damaged (offset ", "join again with an empty data folder")),
+        (
+            damage_journal,
+            (
+                "journal-0000000001.log is damaged at offset ",
+                REMEDY,
+            ),
+        ),
+        (
+            damage_meta,
+            ("raft/meta is damaged (offset 12)", REMEDY),
+        ),
+        (
+            damage_vote,
+            ("raft/vote is damaged (offset 12)", REMEDY),
+        ),
+        (
+            damage_snapshot,
+            (f"{SNAPSHOT} is damaged (offset ", REMEDY),
+        ),
         (other_cluster, ("belongs to cluster anothercluster",)),
         (newer_format, ("has format 2", "newer release of pyswarm")),
         (read_only, ("cannot use the folder", "Read-only file system")),
@@ -198,6 +216,35 @@ def test_the_manager_is_back_when_its_data_is(three: Cluster) -> None:
     three.lab.start("h3", "daemon")
     wait_until(lambda: is_manager(three, "h3"), 20, "h3 is back with its data")
     assert error_of(three, "h3") == ""
+
+
+def empty(folder: Path) -> None:
+    for path in folder.parent.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"), [(damage_journal, "is damaged at offset "), (empty, "its data folder is empty")]
+)
+def test_the_remedy_helps(three: Cluster, spoil: Callable[[Path], None], said: str) -> None:
+    lab = three.lab
+    three.ask = "h2"
+    lab.verb("kill", "h3", "daemon", "-KILL", check=False)
+    spoil(raft_folder(three, "h3"))
+    lab.start("h3", "daemon")
+    wait_until(lambda: said in error_of(three, "h3"), 40, f"it says {said}")
+    if spoil is damage_journal:
+        # A rescue that cannot begin takes nothing from a swarm that is well.
+        refused = lab.sh("h3", "pyswarm", "swarm", "init", "--force-new-cluster", check=False)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+        wait_until(lambda: three.node_state("h3") == "ready", 20, "h3 is a node of the swarm as before")
+        assert not (lab.datadir / "h3" / "pyswarm" / "manager" / "force-new-cluster").exists()
+    lab.sh("h2", "pyswarm", "node", "demote", "h3")
+    lab.sh("h2", "pyswarm", "node", "promote", "h3")
+    wait_until(lambda: is_manager(three, "h3"), 40, "h3 is a manager again")
+    assert error_of(three, "h3") == ""
+    assert store(three, "h3", f"after-{spoil.__name__.replace('_', '-')}").returncode == 0
 
 
 def test_a_second_daemon_on_the_same_data_is_refused(three: Cluster, tmp_path: Path) -> None:

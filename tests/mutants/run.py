@@ -74,7 +74,10 @@ def run_tests(tests: tuple[str, ...], path: Path) -> tuple[bool, str]:
     options = ["-q", "-x", "-p", "no:cacheprovider", "--timeout", "60", f"--basetemp={path / 'tests'}"]
     passed, output = _run([sys.executable, "-m", "pytest", *options, *(f"tests/{t}" for t in tests)], path)
     failed = [line.split()[1] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return passed, failed[0].removeprefix("tests/") if failed else output.strip().splitlines()[-1]
+    if not failed and not passed:
+        # No test failed: a mistake in the list or a test that hangs says nothing about the safeguard.
+        raise SystemExit(f"{' '.join(tests)}: {output.strip().splitlines()[-1]}")
+    return passed, failed[0].removeprefix("tests/") if failed else ""
 
 
 def run_simulation(seeds: int, path: Path) -> tuple[bool, str]:

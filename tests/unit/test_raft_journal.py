@@ -122,7 +122,7 @@ def test_damage_before_acknowledged_entries_is_refused_with_place_and_remedy(tmp
         opened(tmp_path)
     assert str(path) in str(caught.value)
     assert f"offset {bad}" in str(caught.value)
-    assert "join again" in str(caught.value)
+    assert "'pyswarm node promote'" in str(caught.value)
     assert path.read_bytes() == data, "a refused journal is left alone"
 
 
