@@ -17,6 +17,7 @@ import grpc.aio
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from pyswarm.common.durable import write_durably
 from pyswarm.common.errors import FailedPrecondition, PermissionDenied
 
 MANAGER_OU = "swarm-manager"
@@ -174,30 +175,3 @@ class TLSIdentity:
         finally:
             os.close(fd)
         return context
-
-
-def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` in one step: after a crash it holds the old content or the new, never part of it."""
-    aside = path.with_name(path.name + ".new")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        os.write(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    aside.rename(path)
-    _sync_folder(path.parent)
-
-
-def remove_durably(path: Path) -> None:
-    """Remove a file, if it is there; after a crash it does not come back."""
-    path.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

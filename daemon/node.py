@@ -14,13 +14,14 @@ from pyswarm.agent.engine import DockerEngine
 from pyswarm.agent.files import remove_leftover_files
 from pyswarm.agent.leftovers import remove_leftovers
 from pyswarm.common.clock import Clock
+from pyswarm.common.durable import write_durably
 from pyswarm.common.errors import FailedPrecondition, NotAManager, PyswarmError, Unavailable
 from pyswarm.common.ids import new_id
 from pyswarm.common.log import get_logger
 from pyswarm.common.metrics import CurrentFigures
 from pyswarm.common.nodecontrol import InitOptions, JoinOptions, NodeInfo
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.common.tls import TLSIdentity, write_durably
+from pyswarm.common.tls import TLSIdentity
 from pyswarm.daemon.addresses import check_listen_addr, choose_advertise_addr, host_addresses
 from pyswarm.daemon.children import Child
 from pyswarm.daemon.initoptions import (

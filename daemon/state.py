@@ -4,8 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from pyswarm.common.durable import read_struct, write_durably
 from pyswarm.common.errors import FailedPrecondition
-from pyswarm.common.tls import write_durably
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,17 +93,8 @@ class Folders:
 
 def load_membership(folders: Folders) -> Membership | None:
     """The membership on disk, or None; raises FailedPrecondition when the file is damaged."""
-    try:
-        data = folders.membership.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return msgspec.msgpack.decode(data, type=Membership)
-    except msgspec.DecodeError as exc:
-        raise FailedPrecondition(
-            f"{folders.membership} is damaged ({exc}); restore it from a backup, or remove the folder "
-            f"{folders.data} and join the swarm again"
-        ) from exc
+    remedy = f"restore it from a backup, or remove the folder {folders.data} and join the swarm again"
+    return read_struct(folders.membership, Membership, remedy)
 
 
 def save_membership(folders: Folders, membership: Membership) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from pyswarm.common.errors import FailedPrecondition
+from pyswarm.common.durable import read_struct
 from pyswarm.common.ids import new_id
 from pyswarm.common.log import get_logger
 from pyswarm.common.types import Cluster, Network, Node
@@ -25,14 +25,7 @@ class Bootstrap(msgspec.Struct, frozen=True):
 
 def load_bootstrap(path: Path) -> Bootstrap | None:
     """The bootstrap file's content, None when there is none; raises FailedPrecondition when it is damaged."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return msgspec.msgpack.decode(data, type=Bootstrap)
-    except msgspec.DecodeError as exc:
-        raise FailedPrecondition(f"{path} is damaged: {exc}; leave the swarm and initialise it again") from exc
+    return read_struct(path, Bootstrap, "leave the swarm and initialise it again")
 
 
 async def store_bootstrap(store: Store, path: Path) -> None:

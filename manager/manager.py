@@ -9,10 +9,11 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from pyswarm.common.clock import Clock
+from pyswarm.common.durable import write_durably
 from pyswarm.common.errors import FailedPrecondition, NotLeader, PyswarmError, Unavailable
 from pyswarm.common.log import get_logger
 from pyswarm.common.tasks import TaskGroupOwner
-from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity, write_durably
+from pyswarm.common.tls import SERVER_OPTIONS, TLSIdentity
 from pyswarm.manager import rescue
 from pyswarm.manager.allocator import Allocator
 from pyswarm.manager.bootstrap import load_bootstrap, store_bootstrap

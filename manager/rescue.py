@@ -10,9 +10,8 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from pyswarm.common.errors import FailedPrecondition
+from pyswarm.common.durable import read_struct, remove_durably
 from pyswarm.common.log import get_logger
-from pyswarm.common.tls import remove_durably
 from pyswarm.common.types import ManagerStatus, NodeRole
 from pyswarm.manager.raft import RaftStorageError
 from pyswarm.manager.raft.disk import Disk
@@ -32,14 +31,7 @@ class RescueOrder(msgspec.Struct, frozen=True):
 
 def load_order(path: Path) -> RescueOrder | None:
     """The order, None when there is none; raises FailedPrecondition when it is damaged."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return msgspec.msgpack.decode(data, type=RescueOrder)
-    except msgspec.DecodeError as exc:
-        raise FailedPrecondition(f"{path} is damaged: {exc}; remove it and give the order again") from exc
+    return read_struct(path, RescueOrder, "remove it and give the order again")
 
 
 def has_begun(raft_folder: Path, order: RescueOrder) -> bool:

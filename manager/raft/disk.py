@@ -12,10 +12,12 @@ from pathlib import Path
 from pyswarm.manager.raft.types import RaftStorageError, StorageFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-REMEDY = (
-    "nothing was changed; on another manager run 'pyswarm node demote' and then 'pyswarm node promote' for this "
-    "node, and it starts anew from what the others have"
+#: The remedy for a data folder that cannot be trusted.
+START_ANEW = (
+    "on another manager run 'pyswarm node demote' and then 'pyswarm node promote' for this node, and it starts "
+    "anew from what the others have"
 )
+REMEDY = f"nothing was changed; {START_ANEW}"
 
 
 def is_full(exc: OSError) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pyswarm.common.log import get_logger
+from pyswarm.manager.raft.disk import START_ANEW
 from pyswarm.manager.raft.entries import LogEntry, Snapshot
 from pyswarm.manager.raft.messages import Append, AppendAck, Message, SnapshotAck, SnapshotChunk
 from pyswarm.manager.raft.snapshots import SnapshotStore
@@ -23,8 +24,7 @@ log = get_logger("raft")
 
 def _diverged(leader: str, index: int) -> RaftInvariantError:
     return RaftInvariantError(
-        f"the leader {leader} disagrees about committed entry {index}: the logs have diverged; on another manager "
-        "run 'pyswarm node demote' and then 'pyswarm node promote' for this node, and it starts anew"
+        f"the leader {leader} disagrees about committed entry {index}: the logs have diverged; {START_ANEW}"
     )
 
 

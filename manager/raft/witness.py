@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from pyswarm.common.log import get_logger
-from pyswarm.manager.raft.disk import Disk, seal, unseal
+from pyswarm.manager.raft.disk import START_ANEW, Disk, seal, unseal
 from pyswarm.manager.raft.messages import Known, Recall, Recalled
 from pyswarm.manager.raft.types import RaftStorageError, StorageFullError
 
@@ -40,6 +40,12 @@ class Mark(msgspec.Struct):
 
     term: int = 0
     index: int = 0
+
+    def rise(self, term: int, index: int) -> bool:
+        """Take over what is newer; whether anything was."""
+        newer = term > self.term or index > self.index
+        self.term, self.index = max(self.term, term), max(self.index, index)
+        return newer
 
 
 class _File(msgspec.Struct, array_like=True):
@@ -82,8 +88,7 @@ class Witness:
     def note(self, node_id: str, term: int, index: int = 0) -> None:
         """Its disk is known to hold this term, and this committed entry. Unknown members are not noted."""
         mark = self._current.get(node_id)
-        if mark is not None and (term > mark.term or index > mark.index):
-            mark.term, mark.index = max(mark.term, term), max(mark.index, index)
+        if mark is not None and mark.rise(term, index):
             self._dirty = True
 
     def recall(self, node_id: str, folder_id: str) -> Mark:
@@ -100,8 +105,7 @@ class Witness:
         """What another member has seen counts as seen."""
         for one in known:
             mark = self._marks.setdefault((one.node_id, one.folder_id), Mark())
-            if one.term > mark.term or one.index > mark.index:
-                mark.term, mark.index = max(mark.term, one.term), max(mark.index, one.index)
+            if mark.rise(one.term, one.index):
                 self._dirty = True
 
     def save(self, now: float) -> None:
@@ -160,8 +164,7 @@ class Standing:
                 what = f"it is at term {term}, and this manager had taken part in term {reply.known_term}"
             problem = (
                 f"the raft data in {self._folder} was put back to an earlier state: {what} (known by {sender}). "
-                "It may not vote on what it forgot: on another manager run 'pyswarm node demote' and then "
-                "'pyswarm node promote' for this node, and it starts anew from what the others have"
+                f"It may not vote on what it forgot: {START_ANEW}"
             )
             # The next start may meet only those who do not know.
             with contextlib.suppress(StorageFullError):

@@ -67,9 +67,10 @@ class Batcher:
         try:
             outcomes = decode_outcomes(await propose(encode_entry([record for record, _ in taken])))
         except BaseException as exc:
-            # Stopped while the proposal was on its way: it may be in the log by now.
-            stopped = OutcomeUnknown("the manager is stopping; the change may be stored")
-            failure = exc if isinstance(exc, Exception) else stopped
+            failure = exc
+            if not isinstance(exc, Exception):
+                # Stopped while the proposal was on its way: it may be in the log by now.
+                failure = OutcomeUnknown("the manager is stopping; the change may be stored")
             for _, future in taken:
                 if not future.done():
                     future.set_exception(failure)

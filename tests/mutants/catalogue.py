@@ -600,8 +600,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "stopped-says-nothing-happened",
         "a change that was on its way when the manager stopped has an unknown outcome",
         "state/batcher.py",
-        'stopped = OutcomeUnknown("the manager is stopping; the change may be stored")',
-        'stopped = Unavailable("the manager is stopping")',
+        'failure = OutcomeUnknown("the manager is stopping; the change may be stored")',
+        'failure = Unavailable("the manager is stopping")',
         f"{STORE}::test_closing_the_store_answers_who_waits",
     ),
     _m(
