@@ -72,6 +72,6 @@ async def leave_raft(identity: TLSIdentity, membership: Membership) -> None:
     """Ask the others to count this manager out, so that it does not stand in their quorum. Best effort."""
     try:
         async with identity.channel(membership.manager_addr, expect=membership.node_id) as channel:
-            await raft_pb2_grpc.RaftStub(channel).Leave(raft_pb2.RaftLeaveRequest(force=True), timeout=10.0)
+            await raft_pb2_grpc.RaftStub(channel).Leave(raft_pb2.RaftLeaveRequest(), timeout=10.0)
     except grpc.aio.AioRpcError as exc:
         log.warning("left without telling the other managers", reason=exc.details())

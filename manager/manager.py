@@ -30,6 +30,8 @@ from pyswarm.manager.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.orchestrator import ReplicatedOrchestrator, TaskReaper
 from pyswarm.manager.peers import GENERATION_KEY, PeerNetwork, check_generation
 from pyswarm.manager.raft import Generation, Member, RaftConfig, RaftNode, parse_generation
+from pyswarm.manager.raft.disk import Disk
+from pyswarm.manager.raft.meta import is_set_up
 from pyswarm.manager.raftservice import RaftServicer
 from pyswarm.manager.scheduler import Scheduler
 from pyswarm.manager.state import Store
@@ -87,6 +89,7 @@ class Manager:
         StoreMetrics(self._store, registry)
         self._bootstrap_path = config.data_dir / "bootstrap.msgpack"
         self._rescue_path = config.data_dir / "force-new-cluster"
+        self._raft_folder = config.data_dir / "raft"
         self._joining_generation = Generation()
         # Until this file is there, a start that was interrupted half-way asks to be counted in again.
         self._counted_in = config.data_dir / "counted-in"
@@ -103,7 +106,7 @@ class Manager:
         members = await self._initial_members()
         raft = RaftNode(
             RaftConfig(
-                data_dir=str(self._config.data_dir / "raft"),
+                data_dir=str(self._raft_folder),
                 node_id=self._identity.node_id,
                 addr=self._config.advertise,
                 cluster_id=self._identity.cluster_id,
@@ -276,7 +279,7 @@ class Manager:
         self, addrs: Sequence[str], *, confirm: bool, timeout_s: float
     ) -> raft_pb2.RaftJoinReply:
         """Ask each manager in turn, following the leader's address, until one answers or the time is over."""
-        has_data = (self._config.data_dir / "raft" / "meta").exists()
+        has_data = is_set_up(self._raft_folder, Disk())
         request = raft_pb2.RaftJoinRequest(addr=self._config.advertise, confirm=confirm, has_data=has_data)
         deadline = self._clock.monotonic() + timeout_s
         failure: PyswarmError = Unavailable("no manager is known to ask")

@@ -105,7 +105,7 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
         async with self._identity.channel(leader.addr, expect=leader.node_id) as channel:
             try:
                 reply: raft_pb2.RaftLeaveReply = await raft_pb2_grpc.RaftStub(channel).Leave(
-                    raft_pb2.RaftLeaveRequest(force=True),
+                    raft_pb2.RaftLeaveRequest(),
                     metadata=((_FORWARDED_FOR, node_id),),
                     timeout=CHANGE_TIMEOUT_S,
                 )

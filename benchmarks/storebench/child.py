@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from storebench.figures import log
+
 ANSWER_LIMIT_S = 300.0
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -73,3 +75,20 @@ class Child:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(signal.SIGKILL)
             await self.process.wait()
+
+
+async def in_turn(
+    ways: dict[str, tuple[Child, dict[str, Any]]], repeat: int, outstanding: int, seconds: float, what: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Put the same load on each way after the other, ``repeat`` times, so that noise meets all of them alike.
+
+    A first round warms up connections and caches, and is not counted.
+    """
+    rounds: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for number in range(repeat + 1):
+        for way, (whom, details) in ways.items():
+            figures = await whom.ask("load", outstanding=outstanding, seconds=seconds, **details)
+            if number:
+                rounds[way].append(figures)
+                log(f"{what}, {way}: {figures}")
+    return rounds

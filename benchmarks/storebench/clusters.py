@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pyswarm.common.csr import new_key_and_request
-from pyswarm.common.ids import new_id
-from pyswarm.common.tls import TLSIdentity, manager_name
-from pyswarm.manager.ca.authority import create_root, sign_node_certificate
+from support.pki import Pki
+
+from pyswarm.common.tls import manager_name
 from pyswarm.overlay.registry.server import EtcdServerConfig, EtcdTLSFiles, etcd_argv
 from storebench.child import Child
 
@@ -35,25 +34,18 @@ class Identities:
     """A CA and managers' certificates."""
 
     def __init__(self) -> None:
-        self.cluster_id = new_id()
-        self._ca, self._key = create_root(self.cluster_id)
+        self._pki = Pki()
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster they are of."""
+        return self._pki.cluster_id
 
     def save(self, folder: Path) -> str:
         """A new manager's certificate, in ``folder``; returns its node id."""
-        node_id = new_id()
-        key, request = new_key_and_request()
-        certificate = sign_node_certificate(
-            root_cert_pem=self._ca,
-            root_key_pem=self._key,
-            csr_pem=request,
-            node_id=node_id,
-            role="manager",
-            cluster_id=self.cluster_id,
-            life_s=86400,
-            addr=HOST,
-        )
-        TLSIdentity(self._ca, certificate, key).save(folder)
-        return node_id
+        identity = self._pki.identity("manager", addr=HOST, life_s=86400)
+        identity.save(folder)
+        return identity.node_id
 
 
 class Managers:

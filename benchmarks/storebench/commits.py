@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from storebench.child import Child
+from storebench.child import Child, in_turn
 from storebench.clusters import Etcd, Identities, Managers, described
 from storebench.figures import log, medians
 
@@ -48,14 +48,7 @@ async def _compare(managers: Managers, etcd: Etcd, client: Child, repeat: int) -
             "ours_in_process": (leader, {"through": "store"}),
             "ours_in_process_log_only": (leader, {"through": "raft"}),
         }
-        rounds: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-        # The first round warms up connections and caches, and is not counted.
-        for number in range(repeat + 1):
-            for way, (whom, details) in ways.items():
-                figures = await whom.ask("load", outstanding=outstanding, seconds=SECONDS, **details)
-                if number:
-                    rounds[way].append(figures)
-                    log(f"{outstanding} outstanding, {way}: {figures}")
+        rounds = await in_turn(ways, repeat, outstanding, SECONDS, f"{outstanding} outstanding")
         found: dict[str, Any] = {way: medians(figures) for way, figures in rounds.items()}
         pairs = zip(rounds["ours"], rounds["etcd"], strict=True)
         found["ratio"] = round(statistics.median(a["ops_per_s"] / b["ops_per_s"] for a, b in pairs), 2)

@@ -8,7 +8,7 @@ from support.cluster import Cluster
 from support.env import wait_until
 from support.lab import Lab
 
-from storebench.child import Child
+from storebench.child import Child, in_turn
 from storebench.figures import cpu_s, log, medians, rss_mib
 
 SECONDS = 5.0
@@ -77,14 +77,8 @@ async def _configs(cluster: Cluster, repeat: int) -> dict[str, Any]:
                 "docker_api": (http, {}),
                 "control_rpc": (control, {"addr": f"{addr}:2377", "through": "control"}),
             }
-            rounds: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-            # The first round is not counted.
-            for number in range(repeat + 1):
-                for way, (whom, details) in ways.items():
-                    figures = await whom.ask("load", outstanding=outstanding, seconds=SECONDS, **details)
-                    if number:
-                        rounds[way].append(figures)
-                        log(f"config create, {outstanding} clients, {way}: {figures}")
+            what = f"config create, {outstanding} clients"
+            rounds = await in_turn(ways, repeat, outstanding, SECONDS, what)
             result[f"clients_{outstanding}"] = {way: medians(figures) for way, figures in rounds.items()}
     finally:
         await http.kill()

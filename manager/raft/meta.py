@@ -31,18 +31,27 @@ class _Vote(msgspec.Struct, frozen=True):
     voted_for: str | None = None
 
 
+def is_set_up(folder: Path, disk: Disk) -> bool:
+    """Whether the folder holds a node's data."""
+    return disk.exists(_path(folder))
+
+
 def load_meta(folder: Path, disk: Disk) -> Meta | None:
     """The folder's meta file, None when the folder was never set up."""
-    path = folder / "meta"
-    if not disk.exists(path):
+    if not is_set_up(folder, disk):
         return None
+    path = _path(folder)
     body = unseal(_META_MAGIC, disk.read(path), path)
     return msgspec.msgpack.decode(body, type=Meta)
 
 
 def save_meta(folder: Path, meta: Meta, disk: Disk) -> None:
     """Make the folder count as set up."""
-    disk.write_beside(folder / "meta", seal(_META_MAGIC, msgspec.msgpack.encode(meta)))
+    disk.write_beside(_path(folder), seal(_META_MAGIC, msgspec.msgpack.encode(meta)))
+
+
+def _path(folder: Path) -> Path:
+    return folder / "meta"
 
 
 class HardState:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpyswarm/proto/v1/raft.proto\x12\npyswarm.v1\"\x1e\n\x0bRaftMessage\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\x0f\n\rRaftStreamEnd\"+\n\nRaftMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x02 \x01(\t\"B\n\x0fRaftJoinRequest\x12\x0c\n\x04\x61\x64\x64r\x18\x01 \x01(\t\x12\x0f\n\x07\x63onfirm\x18\x02 \x01(\x08\x12\x10\n\x08has_data\x18\x03 \x01(\x08\"L\n\rRaftJoinReply\x12\'\n\x07members\x18\x01 \x03(\x0b\x32\x16.pyswarm.v1.RaftMember\x12\x12\n\ngeneration\x18\x02 \x01(\t\"!\n\x10RaftLeaveRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x10\n\x0eRaftLeaveReply2\xc9\x01\n\x04Raft\x12>\n\x06Stream\x12\x17.pyswarm.v1.RaftMessage\x1a\x19.pyswarm.v1.RaftStreamEnd(\x01\x12>\n\x04Join\x12\x1b.pyswarm.v1.RaftJoinRequest\x1a\x19.pyswarm.v1.RaftJoinReply\x12\x41\n\x05Leave\x12\x1c.pyswarm.v1.RaftLeaveRequest\x1a\x1a.pyswarm.v1.RaftLeaveReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpyswarm/proto/v1/raft.proto\x12\npyswarm.v1\"\x1e\n\x0bRaftMessage\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\x0f\n\rRaftStreamEnd\"+\n\nRaftMember\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61\x64\x64r\x18\x02 \x01(\t\"B\n\x0fRaftJoinRequest\x12\x0c\n\x04\x61\x64\x64r\x18\x01 \x01(\t\x12\x0f\n\x07\x63onfirm\x18\x02 \x01(\x08\x12\x10\n\x08has_data\x18\x03 \x01(\x08\"L\n\rRaftJoinReply\x12\'\n\x07members\x18\x01 \x03(\x0b\x32\x16.pyswarm.v1.RaftMember\x12\x12\n\ngeneration\x18\x02 \x01(\t\"\x18\n\x10RaftLeaveRequestJ\x04\x08\x01\x10\x02\"\x10\n\x0eRaftLeaveReply2\xc9\x01\n\x04Raft\x12>\n\x06Stream\x12\x17.pyswarm.v1.RaftMessage\x1a\x19.pyswarm.v1.RaftStreamEnd(\x01\x12>\n\x04Join\x12\x1b.pyswarm.v1.RaftJoinRequest\x1a\x19.pyswarm.v1.RaftJoinReply\x12\x41\n\x05Leave\x12\x1c.pyswarm.v1.RaftLeaveRequest\x1a\x1a.pyswarm.v1.RaftLeaveReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,9 +42,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAFTJOINREPLY']._serialized_start=205
   _globals['_RAFTJOINREPLY']._serialized_end=281
   _globals['_RAFTLEAVEREQUEST']._serialized_start=283
-  _globals['_RAFTLEAVEREQUEST']._serialized_end=316
-  _globals['_RAFTLEAVEREPLY']._serialized_start=318
-  _globals['_RAFTLEAVEREPLY']._serialized_end=334
-  _globals['_RAFT']._serialized_start=337
-  _globals['_RAFT']._serialized_end=538
+  _globals['_RAFTLEAVEREQUEST']._serialized_end=307
+  _globals['_RAFTLEAVEREPLY']._serialized_start=309
+  _globals['_RAFTLEAVEREPLY']._serialized_end=325
+  _globals['_RAFT']._serialized_start=328
+  _globals['_RAFT']._serialized_end=529
 # @@protoc_insertion_point(module_scope)

@@ -43,10 +43,8 @@ class RaftJoinReply(_message.Message):
     def __init__(self, members: _Optional[_Iterable[_Union[RaftMember, _Mapping]]] = ..., generation: _Optional[str] = ...) -> None: ...
 
 class RaftLeaveRequest(_message.Message):
-    __slots__ = ("force",)
-    FORCE_FIELD_NUMBER: _ClassVar[int]
-    force: bool
-    def __init__(self, force: _Optional[bool] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class RaftLeaveReply(_message.Message):
     __slots__ = ()

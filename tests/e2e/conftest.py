@@ -4,20 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 from support.cluster import Cluster
-from support.env import require_binary, require_root, wait_until
-from support.lab import Lab
+from support.env import require_binary, wait_until
 
 
 @pytest.fixture(scope="session")
 def formed() -> Iterator[Cluster]:
     """h1, h2, h3 are managers, h4 is a worker."""
-    require_root()
-    require_binary("docker", "dockerd", "etcd", "nft", "tcpdump")
-    with Lab("e2e") as lab:
-        lab.down()
-        lab.up(4)
-        cluster = Cluster(lab, hosts=4, managers=3)
-        cluster.form()
+    require_binary("tcpdump")
+    with Cluster.on_a_new_lab("e2e", hosts=4, managers=3) as cluster:
         yield cluster
 
 

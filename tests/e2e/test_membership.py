@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import Cluster
-from support.env import require_binary, require_root, wait_until
-from support.lab import Lab
+from support.env import wait_until
 
 from pyswarm.common.csr import new_key_and_request
 from pyswarm.common.tls import TLSIdentity
@@ -21,13 +20,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture
 def three() -> Iterator[Cluster]:
     """Three managers."""
-    require_root()
-    require_binary("docker", "dockerd", "etcd", "nft")
-    with Lab("e2emem") as lab:
-        lab.down()
-        lab.up(3)
-        cluster = Cluster(lab, hosts=3, managers=3)
-        cluster.form()
+    with Cluster.on_a_new_lab("e2emem", hosts=3, managers=3) as cluster:
         yield cluster
 
 

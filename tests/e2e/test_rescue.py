@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.cluster import Cluster
-from support.env import require_binary, require_root, wait_until
-from support.lab import Lab
+from support.env import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -16,13 +15,8 @@ NO_LEADER = "The swarm does not have a leader."
 @pytest.fixture(scope="module")
 def four() -> Iterator[Cluster]:
     """h1, h2, h3 are managers, h4 is a worker; a service runs on all of them. The tests go on from one another."""
-    require_root()
-    require_binary("docker", "dockerd", "etcd", "nft")
-    with Lab("e2ers") as lab:
-        lab.down()
-        lab.up(4)
-        cluster = Cluster(lab, hosts=4, managers=3)
-        cluster.form()
+    with Cluster.on_a_new_lab("e2ers", hosts=4, managers=3) as cluster:
+        lab = cluster.lab
         lab.sh("h1", "pyswarm", "network", "create", "-d", "overlay", "net")
         server = ("busybox:latest", "httpd", "-f", "-p", "80", "-h", "/www")
         create = ("pyswarm", "service", "create", "-d", "--name", "web", "--replicas", "4", "--network", "net")

@@ -3,12 +3,14 @@
 import http.client
 import json
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from lab import api
 
-from support.env import wait_until
+from support.env import require_binary, require_root, wait_until
 from support.lab import Lab
 
 
@@ -34,6 +36,19 @@ class Cluster:
         self.hosts = [f"h{i}" for i in range(1, hosts + 1)]
         self.managers = self.hosts[:managers]
         self.ask = "h1"
+
+    @classmethod
+    @contextmanager
+    def on_a_new_lab(cls, prefix: str, hosts: int, managers: int) -> Iterator[Self]:
+        """A lab of its own, formed; it is taken down afterwards."""
+        require_root()
+        require_binary("docker", "dockerd", "etcd", "nft")
+        with Lab(prefix) as lab:
+            lab.down()
+            lab.up(hosts)
+            cluster = cls(lab, hosts, managers)
+            cluster.form()
+            yield cluster
 
     def form(self) -> None:
         """``swarm init`` on h1, ``swarm join`` on the others."""

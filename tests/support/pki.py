@@ -13,7 +13,9 @@ class Pki:
         self.cluster_id = cluster_id or new_id()
         self.root_pem, self._key_pem = create_root(self.cluster_id)
 
-    def identity(self, role: str, node_id: str = "", cluster_id: str = "") -> TLSIdentity:
+    def identity(
+        self, role: str, node_id: str = "", cluster_id: str = "", *, addr: str = "", life_s: float = 3600
+    ) -> TLSIdentity:
         """A new key with its certificate. ``cluster_id`` is for certificates no honest CA would sign."""
         node_id = node_id or new_id()
         key_pem, csr_pem = new_key_and_request()
@@ -24,6 +26,7 @@ class Pki:
             node_id=node_id,
             role=role,
             cluster_id=cluster_id or self.cluster_id,
-            life_s=3600,
+            life_s=life_s,
+            addr=addr,
         )
         return TLSIdentity(self.root_pem, certificate, key_pem)
